@@ -1,0 +1,105 @@
+# trio-pooler. `make help` lists what can be made; every target does its own set-up first.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/sh
+
+# The first Python that is new enough; `make PYTHON=/path/to/python3.13` overrides.
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+# Whatever a compiled extension depends on, but not what cffi generates in the same places.
+NATIVE := $(filter-out $(wildcard trio_backends/_engine* pooler/wire/_framing*), \
+	$(wildcard trio_backends/engine/*.[ch] trio_backends/engine/*.txt trio_backends/engine/build*.py \
+	pooler/wire/*.[ch] pooler/wire/*.txt pooler/wire/build*.py))
+OUR_C := $(filter %.c,$(NATIVE))
+# Files of another system's kernel do not compile here.
+ifeq ($(shell uname),Linux)
+OUR_C := $(filter-out %kqueue.c,$(OUR_C))
+else
+OUR_C := $(filter-out %io_uring.c %epoll.c,$(OUR_C))
+endif
+
+CC ?= cc
+export CC
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+export PIP_NO_INPUT := 1
+
+.PHONY: help
+help: ## list the targets
+	@echo 'make TARGET, where TARGET is one of'
+	@grep -E '^[a-z]+:.*##' Makefile | sort | \
+		awk -F ':.*## ' '{ printf "  %-9s %s\n", $$1, $$2 }'
+
+.PHONY: run
+run: $(READY) ## a PostgreSQL and the pooler before it, to try; CONFIG=file.toml: the pooler with your own
+	@$(if $(CONFIG),$(VENV)/bin/trio-pooler run $(CONFIG),$(VENV)/bin/trio-pooler demo $(ARGS))
+
+.PHONY: test
+test: $(READY) ## the whole suite; ARGS='-k name' passes arguments to pytest
+	@$(PY) -m pytest -q $(ARGS)
+
+.PHONY: setup
+setup: $(READY) ## the virtual environment .venv with everything in it, the C engine built
+
+$(PY):
+	@if [ -z '$(PYTHON)' ]; then \
+		echo 'trio-pooler needs Python 3.11 or newer, and finds none: make PYTHON=/path/to/it' >&2; \
+		exit 1; fi
+	@.ci/toolchain $(PYTHON)
+	@echo 'Making $(VENV) with $(PYTHON)'
+	@$(PYTHON) -m venv --clear $(VENV)
+
+# Dependencies change with the two package files; any other prerequisite is C, and built alone.
+$(READY): $(PY) pyproject.toml setup.py $(NATIVE)
+	@.ci/toolchain $(PY)
+	@$(if $(filter $(PY) pyproject.toml setup.py,$?), \
+		echo 'Installing into $(VENV): takes a minute or two' && \
+		TRIO_POOLER_WERROR=1 $(PY) -m pip install -q -e '.[dev]', \
+		echo 'Building the C engine' && \
+		TRIO_POOLER_WERROR=1 $(PY) setup.py -q build_ext --inplace --force)
+	@touch $@
+
+.PHONY: lint
+lint: $(READY) ## ruff, mypy, import-linter, and our C with warnings as errors
+	@$(VENV)/bin/ruff check -q .
+	@$(VENV)/bin/ruff format -q --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+	@for file in $(OUR_C); do \
+		$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -Itrio_backends/engine -Ipooler/wire \
+			-c -o /dev/null $$file || exit 1; done
+	@echo 'lint: all is well'
+
+.PHONY: bench
+bench: $(READY) ## measure beside PgBouncer; ARGS passes arguments to bench.run
+	@$(PY) -m bench.run $(ARGS)
+
+.PHONY: docs
+docs: $(READY) ## write docs/settings.md from the table of settings
+	@$(PY) -m pooler.config.reference
+
+# The suite on a copy of the tree, so that the ordinary extensions stay what they are. CPython itself
+# gives memory back only partly when it ends, so leaks are not looked for.
+SANITIZED := build/sanitize
+.PHONY: sanitize
+sanitize: $(READY) ## the suite with the C under AddressSanitizer and UndefinedBehaviorSanitizer
+	@rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)
+	@cp -R trio_backends pooler tests pyproject.toml setup.py README.md LICENSE $(SANITIZED)
+	@find $(SANITIZED) \( -name '*.so' -o -name '_engine*.c' -o -name '_framing*.c' \) -delete
+	@echo 'Building the C engine with the sanitizers in $(SANITIZED)'
+	@cd $(SANITIZED) && TRIO_POOLER_SANITIZE=1 ../../$(PY) setup.py -q build_ext --inplace
+	@cd $(SANITIZED) && PYTHONPATH="$$PWD" PYTHONMALLOC=malloc \
+		LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+		../../$(PY) -m pytest -q $(ARGS)
+
+.PHONY: clean
+clean: ## remove what was built, .venv too
+	@rm -rf $(VENV) build dist *.egg-info
+	@rm -f trio_backends/_engine*.[co] trio_backends/*.so pooler/wire/_framing*.[co] pooler/wire/*.so

@@ -1,0 +1,1 @@
+"""What more than one test needs. Imported as ``tests.support.…``."""
