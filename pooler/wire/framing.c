@@ -375,11 +375,19 @@ static inline const uint8_t *header(struct place *place, const uint8_t *bytes, s
     return place->head;
 }
 
-static inline size_t stop(struct tb_scan *scan, int verdict, const char *why, size_t consumed)
+static inline void stop(struct tb_scan *scan, int verdict, const char *why)
 {
     scan->verdict = verdict;
     scan->why = why;
-    return consumed;
+}
+
+/* A message of impossible length: as much of it stays seen as earlier chunks have let on. */
+static size_t refuse(struct tb_scan *scan, const char *why, struct place *place, size_t start,
+                     size_t after)
+{
+    place->have = (uint8_t)(HEADER - (after - start));
+    stop(scan, TB_BAD, why);
+    return start;
 }
 
 static inline bool frontend_length_ok(const struct frontend *message, uint32_t length)
@@ -403,11 +411,11 @@ static int pg_opening(const void *client, const uint8_t *bytes, size_t n, struct
         return scan->verdict;
     message = &frontend_messages[bytes[0]];
     if (message->kind == INVALID)
-        stop(scan, TB_BAD, invalid_type[bytes[0]], 0);
+        stop(scan, TB_BAD, invalid_type[bytes[0]]);
     else if (message->kind == LEAVES)
         scan->verdict = TB_LEAVE;
     else if (n >= HEADER && !frontend_length_ok(message, big_endian(bytes + 1)))
-        stop(scan, TB_BAD, invalid_length, 0);
+        stop(scan, TB_BAD, invalid_length);
     else if (n >= HEADER)
         scan->verdict = TB_GO;
     return scan->verdict;
@@ -421,11 +429,11 @@ static inline bool may_begin(struct server *s, uint8_t type, struct tb_scan *sca
     if (kind == PASSES || (kind == ASKS && (reserve(s) || (s->flags & UNSURE))))
         return true;
     if (kind == ASKS)
-        stop(scan, TB_FULL, NULL, 0);
+        stop(scan, TB_FULL, NULL);
     else if (kind == LEAVES)
-        stop(scan, TB_LEAVE, NULL, 0);
+        stop(scan, TB_LEAVE, NULL);
     else
-        stop(scan, TB_BAD, invalid_type[type], 0);
+        stop(scan, TB_BAD, invalid_type[type]);
     return false;
 }
 
@@ -450,7 +458,7 @@ static size_t pg_from_client(void *client, void *server, const uint8_t *bytes, s
         message = &frontend_messages[head[0]];
         length = big_endian(head + 1);
         if (!frontend_length_ok(message, length))
-            return stop(scan, TB_BAD, invalid_length, start);
+            return refuse(scan, invalid_length, place, start, at);
         if (message->kind == ASKS)
             enter(s, message->entry);
         place->remaining = length - 4u;
@@ -479,14 +487,19 @@ static size_t pg_from_server(void *client, void *server, const uint8_t *bytes, s
                 ready(s, bytes[at - 1], scan);
             continue;
         }
-        if (place->have == 0 && backend_messages[bytes[at]].kind == WRONG)
-            return stop(scan, TB_BAD, invalid_server_type, start);
+        if (place->have == 0 && backend_messages[bytes[at]].kind == WRONG) {
+            give_up(s);
+            stop(scan, TB_BAD, invalid_server_type);
+            return start;
+        }
         if (!(head = header(place, bytes, n, &at)))
             break;
         message = &backend_messages[head[0]];
         length = big_endian(head + 1);
-        if (!backend_length_ok(message, length))
-            return stop(scan, TB_BAD, invalid_server_length, start);
+        if (!backend_length_ok(message, length)) {
+            give_up(s);
+            return refuse(scan, invalid_server_length, place, start, at);
+        }
         s->type = head[0];
         heed(s, message);
         place->remaining = length - 4u;

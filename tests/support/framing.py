@@ -1,0 +1,77 @@
+"""Drives the framing in C as the engine does, through the table of functions that it is given."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pooler.wire import _framing
+
+ffi, lib = _framing.ffi, _framing.lib
+FRAMING = ffi.cast("struct tb_framing *", lib.pg_framing())
+
+
+def _names(prefix: str, *names: str) -> dict[int, str]:
+    return {getattr(lib, f"{prefix}{name}"): name for name in names}
+
+
+VERDICTS = _names("TB_", "GO", "MORE", "LEAVE", "FULL", "BAD")
+STANDINGS = _names("TB_", "APART", "OPEN", "BUSY", "UNSURE")
+LAST_WORDS = _names("TB_WORDS_", "WHOLE", "ERROR", "CUT")
+
+
+class Scan(NamedTuple):
+    """What one call said: names instead of numbers, ``why`` as text."""
+
+    verdict: str
+    consumed: int
+    answered: int = 0
+    why: str | None = None
+
+
+class EngineFraming:
+    """A client and a server that are joined, their state in memory as the engine provides it."""
+
+    def __init__(self) -> None:
+        self._client = _zeroed(FRAMING.client_size)
+        self._server = ffi.gc(_zeroed(FRAMING.server_size), FRAMING.server_free)
+        FRAMING.server_fresh(self._server)
+
+    def opening(self, data: bytes) -> Scan:
+        scan = ffi.new("struct tb_scan *")
+        verdict = FRAMING.opening(self._client, _exactly(data), len(data), scan)
+        assert verdict == scan.verdict
+        return _scan(scan, 0)
+
+    def from_client(self, data: bytes) -> Scan:
+        return self._pass(FRAMING.from_client, data)
+
+    def from_server(self, data: bytes) -> Scan:
+        return self._pass(FRAMING.from_server, data)
+
+    def standing(self) -> str:
+        return STANDINGS[FRAMING.standing(self._client, self._server)]
+
+    def last_words(self) -> str:
+        return LAST_WORDS[FRAMING.last_words(self._server)]
+
+    def fresh(self) -> None:
+        FRAMING.server_fresh(self._server)
+
+    def _pass(self, function, data: bytes) -> Scan:
+        scan = ffi.new("struct tb_scan *")
+        consumed = function(self._client, self._server, _exactly(data), len(data), scan)
+        return _scan(scan, consumed)
+
+
+def _zeroed(size: int):
+    return ffi.new("uint64_t[]", (size + 7) // 8)
+
+
+def _exactly(data: bytes):
+    """A copy without a NUL behind it, so that a sanitizer sees a read beyond its end."""
+    return ffi.new("uint8_t[]", list(data)) if data else ffi.NULL
+
+
+def _scan(scan, consumed: int) -> Scan:
+    why = None if scan.why == ffi.NULL else ffi.string(scan.why).decode()
+    return Scan(VERDICTS[scan.verdict], consumed, scan.answered, why)
