@@ -7,14 +7,13 @@ from pooler.config.table import SECTIONS, Row, Section, rows
 
 WIDTH = 88  # columns of the comments
 
-_HEAD = """\
-The configuration of trio-pooler, in TOML (https://toml.io). Each setting stands here with its \
-default, so any line may be left out; a line that is commented out shows an example.
-
-The last word of each comment says what it takes to change the setting: a reload of the file, or a restart of the pooler.
-
-"trio-pooler check FILE" says whether a file is right, "trio-pooler run FILE" runs the pooler.
-"""
+_HEAD = (
+    "The configuration of trio-pooler, in TOML (https://toml.io). Each setting stands here with "
+    "its default, so any line may be left out; a line that is commented out shows an example.",
+    "The last word above each setting says what it takes to change it: a reload of the file, or a "
+    "restart of the pooler.",
+    'Check a file with "trio-pooler check FILE", start the pooler with "trio-pooler run FILE".',
+)
 
 
 def configuration() -> str:
@@ -23,8 +22,7 @@ def configuration() -> str:
 
 
 def _lines() -> Iterator[str]:
-    for paragraph in _HEAD.splitlines():
-        yield from _comment(paragraph)
+    yield from "\n#\n".join("\n".join(_comment(paragraph)) for paragraph in _HEAD).splitlines()
     for section in SECTIONS:
         yield from _section(section)
 
@@ -59,4 +57,4 @@ def _comment(text: str) -> list[str]:
         subsequent_indent="# ",
         break_long_words=False,
         break_on_hyphens=False,
-    ) or ["#"]
+    )

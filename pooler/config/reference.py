@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pooler.config.table import SECTIONS, Row, Section, rows
 
 _HEAD = """\
-<!-- Made from pooler/config/settings.py by `python -m pooler.config.reference`: change it there. -->
+<!-- Made by `make docs` from pooler/config/settings.py: change it there. -->
 
 # Settings
 
-The configuration is a [TOML](https://toml.io) file. `trio-pooler init` prints one with every setting
-in it, explained; `trio-pooler check FILE` says all that is wrong with a file.
+The configuration is a [TOML](https://toml.io) file. `trio-pooler init` prints one with every
+setting in it, explained; `trio-pooler check FILE` says all that is wrong with a file.
 
 ```toml
 [pooler]
@@ -73,7 +73,8 @@ def _row(row: Row) -> str:
 def _value(row: Row) -> str:
     if row.kind == "choice":
         return ", ".join(f"`{choice}`" for choice in row.choices)
-    words = (row.kind, row.bounds, row.about.unit)
+    kind = "list of strings" if row.kind == "list" else row.kind
+    words = (kind, row.bounds, row.about.unit)
     return " ".join(word for word in words if word)
 
 

@@ -272,8 +272,8 @@ class AuthSettings(_Section):
     users_file: Annotated[
         Name | None,
         About(
-            "The file of users and their secrets; a relative path starts at the directory of this "
-            "file. Required unless method is trust.",
+            'The file of users and their secrets, a line of "name" "secret" for each. A relative '
+            "path starts at the directory of the configuration. Required unless method is trust.",
             "reload",
             example='"users.txt"',
             essential=True,
