@@ -1,0 +1,186 @@
+"""Trio's IOManager contract over the engine.
+
+What Trio calls: ``get_events`` waits, ``process_events`` reschedules tasks, ``wait_readable``,
+``wait_writable`` and ``notify_closing`` are its public low-level API, ``force_wakeup`` serves guest
+mode, ``statistics`` and ``close`` are what they say. See trio/_core/_io_epoll.py for the original.
+
+While ``get_events`` waits, the engine relays: a call may move the bytes of many thousand messages and
+return for none of them.
+
+In guest mode Trio calls ``get_events`` in a worker thread, while the host's thread may call everything
+else. The engine is not touched there: the worker polls the engine's descriptor, and the turn is made
+in ``process_events``, in the host's thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+import outcome
+import trio
+
+from ._engine import ffi, lib
+
+if TYPE_CHECKING:
+    from trio.lowlevel import RaiseCancelT, Task
+
+_READABLE: int = lib.TB_EV_READABLE
+_WRITABLE: int = lib.TB_EV_WRITABLE
+_EVENT = struct.Struct("=IiQ")  # struct tb_event
+_WHY_SIZE = 256
+
+
+class _HasFileNo(Protocol):
+    def fileno(self) -> int: ...
+
+
+@attrs.frozen(eq=False)
+class EngineStatistics:
+    """What ``trio.lowlevel.current_statistics().io_statistics`` is on one of our backends.
+
+    ``engine`` holds the engine's counters since the start of the run, by name.
+    """
+
+    tasks_waiting_read: int
+    tasks_waiting_write: int
+    engine: dict[str, int]
+    backend: str
+
+
+def os_error(result: int) -> OSError:
+    """The exception for a negative errno, as the engine returns them."""
+    return OSError(-result, os.strerror(-result))
+
+
+class EngineIOManager:
+    """One engine, for one run.
+
+    Raises:
+        OSError: the backend cannot serve; the message says why.
+    """
+
+    def __init__(self, backend: str, *, guest: bool = False) -> None:
+        why = ffi.new("char[]", _WHY_SIZE)
+        self.engine: Any = lib.tb_engine_new(backend.encode(), guest, why, _WHY_SIZE)
+        if self.engine == ffi.NULL:
+            raise OSError(ffi.string(why).decode())
+        self.backend = backend
+        self.guest = guest
+        # Why backends that would have been preferred were not taken.
+        self.passed_over: dict[str, str] = {}
+        self._descriptor: int = lib.tb_engine_descriptor(self.engine)
+        self._waiting: tuple[dict[int, Task], dict[int, Task]] = ({}, {})  # readers, writers
+        # Who hears of the engine's own objects: by token, (kind of event, value).
+        self.listeners: dict[int, Callable[[int, int], None]] = {}
+        # Called when the run is over, so that no object keeps a pointer to what is gone.
+        self.at_close: set[Callable[[], None]] = set()
+
+    # -- the run ----------------------------------------------------------------------
+
+    def get_events(self, timeout: float) -> int:
+        """How many events there are; 0 exactly when the time (seconds) is up."""
+        if self.guest:
+            return self._poll(timeout)
+        deadline = lib.tb_clock() + round(timeout * 1e9)
+        wait = round(timeout * 1e9)
+        while (count := lib.tb_wait(self.engine, wait)) == -errno.EINTR:
+            # Python's signal handlers run here, between two byte codes.
+            wait = max(0, deadline - lib.tb_clock())
+        if count < 0:
+            raise os_error(count)
+        return int(count)
+
+    def _poll(self, timeout: float) -> int:
+        now = lib.tb_clock()
+        until = min(now + round(timeout * 1e9), lib.tb_next_check(self.engine))
+        due = until < now + round(timeout * 1e9)
+        while (ready := lib.tb_engine_poll(self._descriptor, max(0, until - now))) == -errno.EINTR:
+            now = lib.tb_clock()
+        if ready < 0:
+            raise os_error(ready)
+        return int(ready or due)
+
+    def process_events(self, events: object) -> None:
+        count = lib.tb_wait(self.engine, 0) if self.guest else events
+        if not count or count == -errno.EINTR:
+            return
+        assert isinstance(count, int)
+        raw = bytes(ffi.buffer(lib.tb_events(self.engine), count * _EVENT.size))
+        lib.tb_events_clear(self.engine)
+        for kind, value, handle in _EVENT.iter_unpack(raw):
+            if kind <= _WRITABLE:
+                self._wake(kind == _WRITABLE, handle, value)
+            elif (hear := self.listeners.get(handle)) is not None:
+                hear(kind, value)
+
+    def force_wakeup(self) -> None:
+        """Ends a ``get_events`` that another thread waits in."""
+        lib.tb_engine_wake(self.engine)
+
+    def statistics(self) -> EngineStatistics:
+        readers, writers = self._waiting
+        counters = lib.tb_engine_counters(self.engine)
+        return EngineStatistics(
+            tasks_waiting_read=len(readers),
+            tasks_waiting_write=len(writers),
+            engine={name: getattr(counters, name) for name in dir(counters)},
+            backend=self.backend,
+        )
+
+    def close(self) -> None:
+        if self.engine is None:
+            return
+        for forget in list(self.at_close):
+            forget()
+        engine, self.engine = self.engine, None
+        lib.tb_engine_free(engine)
+
+    # -- other people's descriptors ---------------------------------------------------
+
+    def _wake(self, write: bool, fd: int, error: int) -> None:
+        task = self._waiting[write].pop(fd, None)
+        if task is None:
+            return
+        if error:
+            trio.lowlevel.reschedule(task, outcome.Error(os_error(error)))
+        else:
+            trio.lowlevel.reschedule(task)
+
+    async def _wait(self, fd: int | _HasFileNo, write: bool) -> None:
+        if not isinstance(fd, int):
+            fd = fd.fileno()
+        waiting = self._waiting[write]
+        if fd in waiting:
+            raise trio.BusyResourceError("another task is already reading / writing this fd")
+        result = lib.tb_watch(self.engine, fd, write)
+        if result < 0:
+            raise os_error(result)
+        waiting[fd] = trio.lowlevel.current_task()
+
+        def abort(_: RaiseCancelT) -> trio.lowlevel.Abort:
+            del waiting[fd]
+            lib.tb_unwatch(self.engine, fd, write)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def wait_readable(self, fd: int | _HasFileNo) -> Awaitable[None]:
+        return self._wait(fd, False)
+
+    def wait_writable(self, fd: int | _HasFileNo) -> Awaitable[None]:
+        return self._wait(fd, True)
+
+    def notify_closing(self, fd: int | _HasFileNo) -> None:
+        if not isinstance(fd, int):
+            fd = fd.fileno()
+        for waiting in self._waiting:
+            task = waiting.pop(fd, None)
+            if task is not None:
+                closed = trio.ClosedResourceError("another task closed this fd")
+                trio.lowlevel.reschedule(task, outcome.Error(closed))
+        lib.tb_release(self.engine, fd)

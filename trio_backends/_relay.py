@@ -1,0 +1,299 @@
+"""Joined streams: what the engine does while Python sleeps.
+
+:func:`relay` joins two streams. A :class:`Multiplexer` joins many clients with few servers, switching
+where a *framing* (a table of C functions, see engine/framing.h) says that nothing is owed and nothing
+open. A task parks in :meth:`Multiplexer.serve` or :meth:`Multiplexer.server_news` and wakes up only
+when there is something to decide.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import attrs
+import trio
+
+from ._engine import ffi, lib
+from ._install import current_manager
+from ._manager import os_error
+from ._streams import EngineStream
+
+
+class ClientNews(enum.IntEnum):
+    """Why a client is no longer multiplexed."""
+
+    LEFT = lib.TB_CLIENT_LEFT  # it said goodbye
+    ENDED = lib.TB_CLIENT_ENDED  # its connection ended or broke without a goodbye
+    VIOLATION = lib.TB_CLIENT_VIOLATION  # of the protocol
+    SERVER_LOST = lib.TB_CLIENT_SERVER_LOST  # while they were joined
+    WAITED = lib.TB_CLIENT_WAITED  # for a server, longer than the limit
+    IDLE = lib.TB_CLIENT_IDLE  # longer than the limit
+    OPEN = lib.TB_CLIENT_OPEN  # idle longer than its limit with something open on its server
+    APART = lib.TB_CLIENT_APART  # it was asked to leave when nothing is open
+
+
+class ServerNews(enum.IntEnum):
+    """What is to be decided of a server. It is parked: its stream is the caller's to use."""
+
+    LOST = lib.TB_SERVER_LOST  # its connection ended or broke
+    VIOLATION = lib.TB_SERVER_VIOLATION  # of the protocol
+    SPOKE = lib.TB_SERVER_SPOKE  # it sent something although nothing was asked
+    ORPHANED = lib.TB_SERVER_ORPHANED  # its client is gone; Multiplexer.remains() says what is left
+    IDLE = lib.TB_SERVER_IDLE  # longer than the limit
+    RETIRED = lib.TB_SERVER_RETIRED  # it was asked to retire when free
+
+
+class Standing(enum.IntEnum):
+    """What there is between a server and the client that has gone."""
+
+    APART = lib.TB_APART  # nothing
+    OPEN = lib.TB_OPEN  # nothing is owed, but something is open: a transaction, say
+    BUSY = lib.TB_BUSY  # an answer is owed, or a message is half through
+    UNSURE = lib.TB_UNSURE  # the account does not hold
+
+
+class LastWords(enum.IntEnum):
+    """What a client has heard last from its server."""
+
+    WHOLE = lib.TB_WORDS_WHOLE  # a whole message: it may be told something
+    ERROR = lib.TB_WORDS_ERROR  # an error: it need not be told another
+    CUT = lib.TB_WORDS_CUT  # half a message: it cannot be told anything
+
+
+@attrs.frozen
+class ClientReport:
+    """How a client's time in a multiplexer ended; ``why`` names a violation."""
+
+    news: ClientNews
+    why: str
+    heard: LastWords
+
+
+@attrs.frozen
+class Remains:
+    """What a departed client left on its server; ``goodbye``: it left by the protocol's own way."""
+
+    standing: Standing
+    goodbye: bool
+
+
+@attrs.frozen
+class MultiplexerStats:
+    """Counts now, and totals since the start; times in seconds.
+
+    The histograms count by powers of two: entry 0 is below 1 µs, entry n from 2^(n-1) to 2^n µs.
+    """
+
+    clients: int
+    waiting: int
+    joined: int
+    servers: int
+    servers_idle: int
+    servers_parked: int
+    longest_wait: float
+    transactions: int
+    requests: int
+    waits: int
+    wait_time: float
+    busy_time: float
+    bytes_from_clients: int
+    bytes_from_servers: int
+    wait_histogram: tuple[int, ...]
+    busy_histogram: tuple[int, ...]
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)
+
+
+class Multiplexer:
+    """Many clients over few servers, switched in the engine.
+
+    Args:
+        framing: the address of a ``struct tb_framing``; it must live as long as the process.
+        sticky: a server stays with its client until the client leaves.
+
+    Raises:
+        RuntimeError: this run is not on one of our backends, or the framing was compiled against
+            another version of framing.h.
+    """
+
+    def __init__(self, framing: int, *, sticky: bool = False) -> None:
+        self._manager = current_manager()
+        pointer = ffi.cast("void *", framing)
+        self._mux: Any = lib.tb_mux_new(self._manager.engine, pointer, sticky)
+        if self._mux == ffi.NULL:
+            raise RuntimeError("the framing was compiled against another version of framing.h")
+        self._token: int = lib.tb_mux_token(self._mux)
+        self._starved = trio.Event()
+        self._manager.listeners[self._token] = self._hear
+        self._manager.at_close.add(self._forget)
+
+    def _hear(self, _kind: int, _value: int) -> None:
+        self._starved.set()
+
+    def _forget(self) -> None:
+        self._manager.listeners.pop(self._token, None)
+        self._manager.at_close.discard(self._forget)
+        self._mux = None
+
+    def close(self) -> None:
+        """Every member must have been removed."""
+        if self._mux is not None:
+            mux = self._mux
+            self._forget()
+            lib.tb_mux_free(mux)
+
+    def limit(
+        self,
+        *,
+        wait: float = 0,
+        client_idle: float = 0,
+        open_idle: float = 0,
+        server_idle: float = 0,
+    ) -> None:
+        """How long each may last, in seconds; 0: for ever. Holds for those who are there already."""
+        limits = ffi.new("struct tb_mux_limits *")
+        limits.wait = _nanoseconds(wait)
+        limits.client_idle = _nanoseconds(client_idle)
+        limits.open_idle = _nanoseconds(open_idle)
+        limits.server_idle = _nanoseconds(server_idle)
+        lib.tb_mux_limit(self._mux, limits)
+
+    def stats(self) -> MultiplexerStats:
+        raw = ffi.new("struct tb_mux_stats *")
+        lib.tb_mux_stats(self._mux, raw)
+        return MultiplexerStats(
+            clients=raw.clients,
+            waiting=raw.waiting,
+            joined=raw.joined,
+            servers=raw.servers,
+            servers_idle=raw.servers_idle,
+            servers_parked=raw.servers_parked,
+            longest_wait=raw.longest_wait / 1e9,
+            transactions=raw.transactions,
+            requests=raw.requests,
+            waits=raw.waits,
+            wait_time=raw.wait_ns / 1e9,
+            busy_time=raw.busy_ns / 1e9,
+            bytes_from_clients=raw.bytes_from_clients,
+            bytes_from_servers=raw.bytes_from_servers,
+            wait_histogram=tuple(raw.wait_histogram),
+            busy_histogram=tuple(raw.busy_histogram),
+        )
+
+    @property
+    def waiting(self) -> int:
+        """How many clients wait for a server now."""
+        return int(lib.tb_mux_waiting(self._mux))
+
+    # -- clients ----------------------------------------------------------------------
+
+    async def serve(self, stream: EngineStream) -> ClientReport:
+        """Multiplexes a client until there is something to decide; then its stream is the caller's.
+
+        When cancelled, the client is taken out; a server that it was joined with is reported to
+        whoever owns that server (``ServerNews.ORPHANED``).
+        """
+        pointer = _pointer(stream)
+        lib.tb_mux_add_client(self._mux, pointer)
+        try:
+            news = ClientNews(await stream.wait_news())
+            why = ffi.string(lib.tb_member_why(pointer)).decode()
+            return ClientReport(news, why, LastWords(lib.tb_member_words(pointer)))
+        finally:
+            if stream.pointer is not None:
+                lib.tb_mux_remove(pointer)
+
+    def ask_to_leave(self, stream: EngineStream) -> None:
+        """Ends :meth:`serve` with ``ClientNews.APART`` as soon as nothing is owed or open."""
+        if stream.pointer is not None:
+            lib.tb_client_leave(stream.pointer)
+
+    def server_token(self, stream: EngineStream) -> int | None:
+        """The token of the server that a client is joined with now."""
+        if stream.pointer is None:
+            return None
+        return lib.tb_client_server(stream.pointer) or None
+
+    def is_waiting(self, stream: EngineStream) -> bool:
+        """Whether a client waits for a server."""
+        return stream.pointer is not None and bool(lib.tb_client_waits(stream.pointer))
+
+    # -- servers ----------------------------------------------------------------------
+
+    def add_server(self, stream: EngineStream) -> None:
+        """A server that is clean and logged in begins to serve."""
+        lib.tb_mux_add_server(self._mux, _pointer(stream))
+
+    async def server_news(self, stream: EngineStream) -> ServerNews:
+        """Parks until there is something to decide of this server."""
+        return ServerNews(await stream.wait_news())
+
+    def remains(self, stream: EngineStream) -> Remains:
+        """What an orphaned server's client left behind."""
+        pointer = _pointer(stream)
+        return Remains(
+            Standing(lib.tb_member_standing(pointer)), bool(lib.tb_server_goodbye(pointer))
+        )
+
+    def why(self, stream: EngineStream) -> str:
+        """The words for a ``ServerNews.VIOLATION``."""
+        return str(ffi.string(lib.tb_member_why(_pointer(stream))).decode())
+
+    def server_ready(self, stream: EngineStream) -> None:
+        """A parked server is clean again: it serves on."""
+        lib.tb_server_ready(_pointer(stream))
+
+    def remove_server(self, stream: EngineStream) -> None:
+        """Takes a server out; a client joined with it hears that it was lost."""
+        if stream.pointer is not None:
+            lib.tb_mux_remove(stream.pointer)
+
+    def retire(self, stream: EngineStream) -> None:
+        """Reports ``ServerNews.RETIRED`` as soon as the server is free."""
+        lib.tb_server_retire(_pointer(stream))
+
+    def hold(self, stream: EngineStream) -> None:
+        """Keeps a server from being given to another client until :meth:`release`. Nests."""
+        lib.tb_server_hold(_pointer(stream))
+
+    def release(self, stream: EngineStream) -> None:
+        if stream.pointer is not None:
+            lib.tb_server_release(stream.pointer)
+
+    # -- starvation -------------------------------------------------------------------
+
+    def want_starvation(self, wanted: bool) -> None:
+        """Whether :meth:`starved` is to be told: at the limit of servers there is no use in it."""
+        lib.tb_mux_hungry(self._mux, wanted)
+
+    async def starved(self) -> None:
+        """Parks until a client finds no idle server (and :meth:`want_starvation` was set)."""
+        await self._starved.wait()
+        self._starved = trio.Event()
+
+
+def _pointer(stream: EngineStream) -> Any:
+    if stream.pointer is None:
+        raise trio.ClosedResourceError("this stream is closed")
+    return stream.pointer
+
+
+async def relay(a: EngineStream, b: EngineStream) -> None:
+    """Moves bytes both ways in the engine until both ends have ended; the end of one is passed on.
+
+    Cancelling it parts the streams, which stay open.
+
+    Raises:
+        trio.BrokenResourceError: one of the connections broke.
+    """
+    lib.tb_relay(_pointer(a), _pointer(b))
+    try:
+        result = await min(a, b, key=lambda stream: stream.token).wait_news()
+    finally:
+        if a.pointer is not None:
+            lib.tb_relay_stop(a.pointer)
+    if result < 0:
+        raise trio.BrokenResourceError("a relayed connection broke") from os_error(result)

@@ -1,0 +1,401 @@
+"""Trio streams and listeners on the engine's own accept, receive and send.
+
+A stream here costs the kernel one registration for its whole life and, on io_uring, no system call to
+receive. It follows Trio's rules: every operation is a checkpoint, one task at a time may receive and
+one send, closing wakes both.
+
+Back-pressure: what has been received and not yet taken is bounded by ``high_water`` (and by what the
+kernel had already delivered when it was reached); the kernel's own buffers do the rest.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket as stdlib_socket
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import outcome
+import trio
+
+from ._engine import ffi, lib
+from ._install import current_manager
+from ._manager import EngineIOManager, os_error
+
+if TYPE_CHECKING:
+    from trio.lowlevel import RaiseCancelT, Task
+
+DEFAULT_HIGH_WATER = 65536  # bytes
+DEFAULT_RECEIVE_SIZE = 65536  # bytes
+# Connections accepted and not yet taken by accept(); above it the kernel's backlog has to hold them.
+ACCEPTED_LIMIT = 256
+
+_AGAIN = -errno.EAGAIN
+_RECEIVED: int = lib.TB_EV_RECEIVED
+_SENT: int = lib.TB_EV_SENT
+
+
+class EngineStream(trio.abc.HalfCloseableStream):
+    """A connected socket that the engine reads and writes.
+
+    Made by :meth:`adopt`, by a listener, or by :func:`open_tcp_stream` and its kin.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_manager",
+        "_news",
+        "_news_task",
+        "_receiver",
+        "_sender",
+        "pointer",
+        "token",
+    )
+
+    def __init__(self, manager: EngineIOManager, fd: int, high_water: int) -> None:
+        self._manager = manager
+        self.pointer: Any = lib.tb_stream_new(manager.engine, fd, high_water)
+        self.token: int = lib.tb_stream_token(self.pointer)
+        self._receiver: Task | None = None
+        self._sender: Task | None = None
+        # What a multiplexer or a relay has to say of this stream; see _relay.py.
+        self._news_task: Task | None = None
+        self._news: deque[int] | None = None
+        manager.listeners[self.token] = self._hear
+        manager.at_close.add(self._forget)
+
+    @classmethod
+    def adopt(
+        cls, sock: stdlib_socket.socket | trio.socket.SocketType, *, high_water: int = DEFAULT_HIGH_WATER
+    ) -> EngineStream:
+        """Takes over a connected stream socket; the socket object is detached and of no more use.
+
+        Raises:
+            RuntimeError: this run is not on one of our backends.
+        """
+        manager = current_manager()
+        return cls(manager, sock.detach(), high_water)
+
+    # -- events -----------------------------------------------------------------------
+
+    def _hear(self, kind: int, value: int) -> None:
+        if kind == _RECEIVED:
+            task, self._receiver = self._receiver, None
+        elif kind == _SENT:
+            task, self._sender = self._sender, None
+        else:
+            self._hear_news(value)
+            return
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+
+    def _hear_news(self, value: int) -> None:
+        if self._news_task is None:
+            if self._news is None:
+                self._news = deque()
+            self._news.append(value)
+            return
+        task, self._news_task = self._news_task, None
+        trio.lowlevel.reschedule(task, outcome.Value(value))
+
+    async def wait_news(self) -> int:
+        """What the engine reports of this stream as a member of a multiplexer or a relay."""
+        if self._news:
+            await trio.lowlevel.checkpoint()
+            return self._news.popleft()
+        if self._news_task is not None:
+            raise trio.BusyResourceError("another task waits for this stream's news")
+        self._news_task = trio.lowlevel.current_task()
+
+        def abort(_: RaiseCancelT) -> trio.lowlevel.Abort:
+            self._news_task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        return int(await trio.lowlevel.wait_task_rescheduled(abort))
+
+    # -- Trio's stream ----------------------------------------------------------------
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """As ``trio.abc.ReceiveStream``: at least one byte, or b"" at the end."""
+        if max_bytes is None:
+            max_bytes = DEFAULT_RECEIVE_SIZE
+        if max_bytes < 1:
+            raise ValueError("max_bytes must be >= 1")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._receiver is not None:
+            raise trio.BusyResourceError("another task is receiving from this stream")
+        data = self._receive_now(max_bytes)
+        if data is not None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return data
+        while data is None:
+            await self._park_receiver()
+            data = self._receive_now(max_bytes)
+        return data
+
+    def _receive_now(self, max_bytes: int) -> bytes | None:
+        if self.pointer is None:
+            raise trio.ClosedResourceError("this stream is closed")
+        pending = min(max_bytes, max(1, lib.tb_stream_received_bytes(self.pointer)))
+        buffer = ffi.new("uint8_t[]", pending)
+        result = lib.tb_stream_receive(self.pointer, buffer, pending)
+        if result == _AGAIN:
+            return None
+        if result < 0:
+            raise trio.BrokenResourceError("the connection broke") from os_error(result)
+        return bytes(ffi.buffer(buffer, result))
+
+    async def _park_receiver(self) -> None:
+        self._receiver = trio.lowlevel.current_task()
+
+        def abort(_: RaiseCancelT) -> trio.lowlevel.Abort:
+            self._receiver = None
+            lib.tb_stream_stop_waiting(self.pointer, False)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """As ``trio.abc.SendStream``: returns when the kernel has taken all of it."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._sender is not None:
+            raise trio.BusyResourceError("another task is sending to this stream")
+        if self.send_now(data):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
+        await self._park_sender()
+
+    def send_now(self, data: bytes | bytearray | memoryview) -> bool:
+        """Hands over ``data`` without waiting; True when the kernel has taken all of it at once.
+
+        When not, the engine sends the rest as there is room; a caller that does not wait for it
+        (:meth:`send_all` does) must know that it is little.
+        """
+        if self.pointer is None:
+            raise trio.ClosedResourceError("this stream is closed")
+        view = memoryview(data).cast("B")
+        result = lib.tb_stream_send(self.pointer, ffi.from_buffer(view), len(view))
+        if result < 0:
+            raise trio.BrokenResourceError("the connection broke") from os_error(result)
+        return not result
+
+    async def _park_sender(self) -> None:
+        self._sender = trio.lowlevel.current_task()
+
+        def abort(_: RaiseCancelT) -> trio.lowlevel.Abort:
+            self._sender = None
+            lib.tb_stream_stop_waiting(self.pointer, True)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        if self.pointer is None:
+            raise trio.ClosedResourceError("this stream is closed")
+        error = lib.tb_stream_error(self.pointer)
+        if error:
+            raise trio.BrokenResourceError("the connection broke") from os_error(error)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.pointer is None:
+            raise trio.ClosedResourceError("this stream is closed")
+        if self._sender is not None:
+            raise trio.BusyResourceError("another task is sending to this stream")
+        if lib.tb_stream_wait_room(self.pointer):
+            await self._park_sender()
+
+    async def send_eof(self) -> None:
+        """As ``trio.abc.HalfCloseableStream``."""
+        await trio.lowlevel.checkpoint()
+        if self.pointer is None:
+            raise trio.ClosedResourceError("this stream is closed")
+        if self._sender is not None:
+            raise trio.BusyResourceError("another task is sending to this stream")
+        result = lib.tb_stream_shutdown_send(self.pointer)
+        if result < 0 and result != -errno.ENOTCONN:
+            raise trio.BrokenResourceError("the connection broke") from os_error(result)
+
+    def close(self) -> None:
+        """Closes at once. Tasks that wait on the stream get ``trio.ClosedResourceError``."""
+        if self.pointer is None:
+            return
+        pointer = self.pointer
+        self._forget()
+        lib.tb_stream_close(pointer)
+
+    def _forget(self) -> None:
+        self._manager.listeners.pop(self.token, None)
+        self._manager.at_close.discard(self._forget)
+        self.pointer = None
+        for task in (self._receiver, self._sender, self._news_task):
+            if task is not None:
+                closed = trio.ClosedResourceError("another task closed this stream")
+                trio.lowlevel.reschedule(task, outcome.Error(closed))
+        self._receiver = self._sender = self._news_task = None
+
+    async def aclose(self) -> None:
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def getpeername(self) -> Any:
+        """The other end's address, as ``socket.getpeername`` gives it, or None when it is gone."""
+        return self._ask_socket("getpeername")
+
+    def getsockname(self) -> Any:
+        """This end's address, as ``socket.getsockname`` gives it."""
+        return self._ask_socket("getsockname")
+
+    def _ask_socket(self, method: str) -> Any:
+        if self.pointer is None:
+            raise trio.ClosedResourceError("this stream is closed")
+        # A socket object finds out the family and the form of the address; it must not close ours.
+        sock = stdlib_socket.socket(fileno=lib.tb_stream_fd(self.pointer))
+        try:
+            return getattr(sock, method)()
+        except OSError:
+            return None
+        finally:
+            sock.detach()
+
+
+class EngineListener(trio.abc.Listener[EngineStream]):
+    """A listening socket whose connections the engine accepts.
+
+    What is set on the listening socket (``TCP_NODELAY``, ``SO_KEEPALIVE``) holds for the connections.
+    """
+
+    def __init__(
+        self, sock: stdlib_socket.socket | trio.socket.SocketType, *, high_water: int = DEFAULT_HIGH_WATER
+    ) -> None:
+        self._manager = current_manager()
+        self.name = sock.getsockname()
+        self._high_water = high_water
+        self._accepted: deque[int] = deque()  # descriptors, or negative errnos
+        self._task: Task | None = None
+        self._listener: Any = lib.tb_listener_new(self._manager.engine, sock.detach())
+        self._token: int = lib.tb_listener_token(self._listener)
+        self._manager.listeners[self._token] = self._hear
+        self._manager.at_close.add(self._forget)
+
+    def _hear(self, _kind: int, value: int) -> None:
+        self._accepted.append(value)
+        if len(self._accepted) >= ACCEPTED_LIMIT:
+            lib.tb_listener_want(self._listener, False)
+        if self._task is not None:
+            task, self._task = self._task, None
+            trio.lowlevel.reschedule(task)
+
+    async def accept(self) -> EngineStream:
+        """The next connection.
+
+        Raises:
+            OSError: the kernel refused one, for want of descriptors (EMFILE) say; call again later.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._task is not None:
+            raise trio.BusyResourceError("another task is accepting from this listener")
+        if self._accepted:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        while not self._accepted:
+            await self._park()
+        return self._take()
+
+    def take_all(self) -> list[EngineStream]:
+        """What :meth:`accept` would return without waiting, all of it: one wake-up for many."""
+        return [self._take() for _ in range(len(self._accepted))]
+
+    def _take(self) -> EngineStream:
+        result = self._accepted.popleft()
+        if result < 0:
+            raise os_error(result)
+        return EngineStream(self._manager, result, self._high_water)
+
+    async def _park(self) -> None:
+        if self._listener is None:
+            raise trio.ClosedResourceError("this listener is closed")
+        error = lib.tb_listener_want(self._listener, True)
+        if error < 0:
+            raise os_error(error)
+        self._task = trio.lowlevel.current_task()
+
+        def abort(_: RaiseCancelT) -> trio.lowlevel.Abort:
+            self._task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def close(self) -> None:
+        """Stops listening. Connections accepted and not yet taken are closed."""
+        if self._listener is None:
+            return
+        listener = self._listener
+        self._forget()
+        lib.tb_listener_close(listener)
+
+    def _forget(self) -> None:
+        self._manager.listeners.pop(self._token, None)
+        self._manager.at_close.discard(self._forget)
+        self._listener = None
+        for fd in self._accepted:
+            if fd >= 0:
+                os.close(fd)
+        self._accepted.clear()
+        if self._task is not None:
+            task, self._task = self._task, None
+            closed = trio.ClosedResourceError("another task closed this listener")
+            trio.lowlevel.reschedule(task, outcome.Error(closed))
+
+    async def aclose(self) -> None:
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+
+async def open_tcp_stream(
+    host: str, port: int, *, high_water: int = DEFAULT_HIGH_WATER
+) -> EngineStream:
+    """As ``trio.open_tcp_stream`` (name resolution, happy eyeballs), on the engine. Raises OSError."""
+    stream = await trio.open_tcp_stream(host, port)
+    return EngineStream.adopt(stream.socket, high_water=high_water)
+
+
+async def open_unix_stream(path: str, *, high_water: int = DEFAULT_HIGH_WATER) -> EngineStream:
+    """Connects to a Unix stream socket. Raises OSError."""
+    stream = await trio.open_unix_socket(path)
+    return EngineStream.adopt(stream.socket, high_water=high_water)
+
+
+async def open_tcp_listeners(
+    port: int,
+    *,
+    host: str | None = None,
+    backlog: int | None = None,
+    high_water: int = DEFAULT_HIGH_WATER,
+) -> list[EngineListener]:
+    """As ``trio.open_tcp_listeners``: one for each address of ``host``. Raises OSError.
+
+    Connections have ``TCP_NODELAY`` set, as ``trio.SocketStream`` sets it.
+    """
+    listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+    for listener in listeners:
+        listener.socket.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
+    return [EngineListener(listener.socket, high_water=high_water) for listener in listeners]
+
+
+async def open_unix_listener(
+    path: str,
+    *,
+    mode: int | None = None,
+    backlog: int = 1024,
+    high_water: int = DEFAULT_HIGH_WATER,
+) -> EngineListener:
+    """Listens on a Unix socket at ``path``, which must not exist; its permissions may be given."""
+    sock = trio.socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
+    try:
+        await sock.bind(path)
+        if mode is not None:
+            os.chmod(path, mode)
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return EngineListener(sock, high_water=high_water)
