@@ -1,7 +1,7 @@
 """A twin of ``pooler/wire/framing.c``, written from the protocol's rules to be obvious, not fast.
 
-It takes one byte at a time, so it cannot know where chunks end, and it keeps the requests that await
-an answer as a list of their type letters.
+It takes one byte at a time, so it cannot know where chunks end, and it keeps the requests that
+await an answer as a list of their type letters.
 """
 
 from __future__ import annotations
@@ -17,23 +17,31 @@ SMALL, LARGE = 10_000, 0x3FFFFFFE
 ANSWERED_TYPES = "PBDECQFS"
 EXTENDED = "PBDEC"
 READIED = "QFS"
-FRONTEND = {letter: SMALL for letter in "CDEHSXcf"} | {letter: LARGE for letter in "PBQFd"}
+FRONTEND = dict.fromkeys("CDEHSXcf", SMALL) | dict.fromkeys("PBQFd", LARGE)
 
 # type: (least length, is it the only one)
 BACKEND = {
-    **{letter: (4, True) for letter in "123Icns"},
+    **dict.fromkeys("123Icns", (4, True)),
     "Z": (5, True),
     "d": (4, False),
-    **{letter: (5, False) for letter in "CEN"},
-    **{letter: (6, False) for letter in "DSTt"},
-    **{letter: (7, False) for letter in "GHW"},
-    **{letter: (8, False) for letter in "KRV"},
+    **dict.fromkeys("CEN", (5, False)),
+    **dict.fromkeys("DSTt", (6, False)),
+    **dict.fromkeys("GHW", (7, False)),
+    **dict.fromkeys("KRV", (8, False)),
     "A": (10, False),
     "v": (12, False),
 }
 # What a message may be said in answer to, and what it answers in full.
-SAID_TO = {"1": "P", "2": "B", "3": "C", "T": "DQ", "t": "D", "n": "D", "s": "E", "V": "F"} | {
-    letter: "EQ" for letter in "CIDdcHG"
+SAID_TO = {
+    "1": "P",
+    "2": "B",
+    "3": "C",
+    "T": "DQ",
+    "t": "D",
+    "n": "D",
+    "s": "E",
+    "V": "F",
+    **dict.fromkeys("CIDdcHG", "EQ"),
 }
 ANSWERS = {"1": "P", "2": "B", "3": "C", "T": "D", "n": "D", "C": "E", "I": "E", "s": "E"}
 
