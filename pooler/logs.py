@@ -106,8 +106,10 @@ class _StandardError:
 
 def _render_json(_logger: object, _method: str, event: EventDict) -> str:
     first = {key: event.pop(key) for key in ("timestamp", "level", "event")}
+    last = {key: event.pop(key) for key in ("exception",) if key in event}
+    values = {key: _cut(value) for key, value in event.items()}
     # Non-ASCII is escaped: what ends a line, or commands a terminal, differs between readers.
-    return json.dumps({key: _cut(value) for key, value in {**first, **event}.items()}, default=str)
+    return json.dumps({**first, **values, **last}, default=str)
 
 
 def _cut(value: object) -> object:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pooler.config.errors import ConfigError, Problem
+from pooler.config.errors import ConfigError, Problem, dotted
 from pooler.config.findings import Findings
 from pooler.config.places import KeyPath, key_lines
 from pooler.config.settings import Document, Settings
@@ -19,6 +19,7 @@ LARGEST_FILE = 1 << 20  # bytes
 LARGEST_USERS_FILE = 64 << 20  # bytes
 
 _AT_LINE = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)$")
+_TWICE = re.compile(r"Cannot declare \((?P<keys>.*)\) twice")
 
 
 def load(path: str | os.PathLike[str]) -> Settings:
@@ -142,4 +143,8 @@ def _syntax_problem(path: Path, text: str, error: tomllib.TOMLDecodeError) -> Pr
         line = int(place["line"] or line)
     if message == "Invalid value":
         message += "; a text stands in quotes"
+    twice = _TWICE.fullmatch(message)
+    if twice:
+        section = dotted(re.findall(r"'([^']*)'", twice["keys"]))
+        message = f"section [{section}] stands there twice"
     return Problem(path, line, "", f"not TOML: {message[:1].lower()}{message[1:]}")

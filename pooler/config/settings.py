@@ -43,7 +43,10 @@ TimeoutOrNever = Annotated[float, Field(ge=0, le=YEAR)]
 
 
 def _parse_address(value: object) -> object:
-    return parse_listen(value) if isinstance(value, str) else value
+    if isinstance(value, TcpAddress | UnixAddress):
+        return value
+    # Refused here: of the union, pydantic would name an error for each of its members.
+    return parse_listen(value if isinstance(value, str) else "")
 
 
 def _as_tuple(value: object) -> object:
