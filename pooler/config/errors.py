@@ -50,6 +50,8 @@ def printable(text: str) -> str:
 
 def shown(value: object) -> str:
     """A value as TOML would write it, on one line and not too long."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return "…"  # Python refuses to write a number of thousands of digits
     text = printable(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
 

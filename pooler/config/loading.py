@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pooler.config.errors import ConfigError, Problem, dotted
+from pooler.config.errors import ConfigError, Problem, dotted, printable
 from pooler.config.findings import Findings
 from pooler.config.places import KeyPath, key_lines
 from pooler.config.settings import Document, Settings
@@ -34,6 +34,8 @@ def load(path: str | os.PathLike[str]) -> Settings:
         findings = Findings(path, key_lines(text))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([_syntax_problem(path, text, error)]) from None
+    except ValueError:  # int() refuses thousands of digits
+        raise ConfigError([Problem(path, None, "", "not TOML: a number is too long")]) from None
     except RecursionError:
         raise ConfigError([Problem(path, None, "", "is nested too deeply")]) from None
     good = _validate(document, findings)
@@ -111,8 +113,10 @@ def _load_users(
     try:
         return parse_users(_read(path, LARGEST_USERS_FILE), path)
     except ConfigError as error:
-        for problem in error.problems:
-            findings.add(("auth", "users_file"), f"{problem.path}: {problem.message}")
+        [problem] = error.problems
+        if problem.line is not None:
+            return {}, [problem]
+        findings.add(("auth", "users_file"), f"{printable(str(path))}: {problem.message}")
         return {}, []
 
 

@@ -113,6 +113,10 @@ def test_a_good_file(tmp_path: Path) -> None:
             "pooler.buffer_high_water = 16383: expected a whole number of bytes from 16384 to "
             "16777216",
         ),
+        (
+            "max_clients = 0x" + "f" * 5000,
+            "pooler.max_clients = …: expected a whole number of clients from 1 to 1000000",
+        ),
         ("log_connections = 1", "pooler.log_connections = 1: expected true or false"),
         (
             'mode = "Transacton"',
@@ -273,6 +277,7 @@ def test_no_password_is_repeated(directory: Directory, line: str) -> None:
         ("[a.'b c']\n[a.'b c']", 'pooler.toml:2: not TOML: section [a."b c"] stands there twice'),
         ("[pooler]\nmode = 1\nmode = 2", "pooler.toml:3: not TOML: cannot overwrite a value"),
         ("a = " + "[" * 5000, "pooler.toml: is nested too deeply"),
+        ("a = " + "9" * 5000, "pooler.toml: not TOML: a number is too long"),
     ],
 )
 def test_what_is_not_toml(directory: Directory, text: str, problem: str) -> None:
@@ -293,6 +298,13 @@ def test_what_is_no_text(tmp_path: Path, data: bytes, problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(file)
     assert str(caught.value) == f"{tmp_path}/{problem}"
+
+
+def test_users_that_are_no_text(directory: Directory) -> None:
+    (directory.path / "users.txt").write_bytes(b'"a" "b"\n"c" "\xff"')
+    assert directory.problems(f"{GOOD}users_file = 'users.txt'") == [
+        "users.txt:2: is not UTF-8 text"
+    ]
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
