@@ -6,13 +6,14 @@ send, and joined streams whose bytes move without any Python running.
 """
 
 from ._choose import BackendUnavailable, available_backends
-from ._install import ContractBroken, current_backend, run, start_guest_run
+from ._install import ContractBroken, current_backend, current_manager, run, start_guest_run
 from ._relay import (
     ClientNews,
     ClientReport,
     LastWords,
     Multiplexer,
     MultiplexerStats,
+    Remains,
     ServerNews,
     Standing,
     relay,
@@ -36,10 +37,12 @@ __all__ = [
     "LastWords",
     "Multiplexer",
     "MultiplexerStats",
+    "Remains",
     "ServerNews",
     "Standing",
     "available_backends",
     "current_backend",
+    "current_manager",
     "open_tcp_listeners",
     "open_tcp_stream",
     "open_unix_listener",

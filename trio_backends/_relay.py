@@ -31,6 +31,7 @@ class ClientNews(enum.IntEnum):
     IDLE = lib.TB_CLIENT_IDLE  # longer than the limit
     OPEN = lib.TB_CLIENT_OPEN  # idle longer than its limit with something open on its server
     APART = lib.TB_CLIENT_APART  # it was asked to leave when nothing is open
+    DISMISSED = lib.TB_CLIENT_DISMISSED  # no server was to be had for it
 
 
 class ServerNews(enum.IntEnum):
@@ -205,6 +206,10 @@ class Multiplexer:
         finally:
             if stream.pointer is not None:
                 lib.tb_mux_remove(pointer)
+
+    def dismiss_waiting(self) -> None:
+        """Ends :meth:`serve` with ``ClientNews.DISMISSED`` for every client that waits now."""
+        lib.tb_mux_dismiss(self._mux)
 
     def ask_to_leave(self, stream: EngineStream) -> None:
         """Ends :meth:`serve` with ``ClientNews.APART`` as soon as nothing is owed or open."""

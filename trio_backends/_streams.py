@@ -146,6 +146,12 @@ class EngineStream(trio.abc.HalfCloseableStream):
             raise trio.BrokenResourceError("the connection broke") from os_error(result)
         return bytes(ffi.buffer(buffer, result))
 
+    def put_back(self, data: bytes) -> None:
+        """Puts back bytes that were received: the next receive begins with them."""
+        if self.pointer is None:
+            raise trio.ClosedResourceError("this stream is closed")
+        lib.tb_stream_put_back(self.pointer, ffi.from_buffer(data), len(data))
+
     async def _park_receiver(self) -> None:
         self._receiver = trio.lowlevel.current_task()
 

@@ -39,7 +39,10 @@
  * CopyBothResponse (replication). Nothing is entered or struck out after that, only framed.
  *
  * After an extended-query message has been answered (the client sent a Flush) but before a Sync, the
- * server is inside an implicit transaction although its last status was idle: `UNSYNCED`.
+ * server is inside an implicit transaction although its last status was idle: `UNSYNCED`. A Query or
+ * FunctionCall sent instead of the Sync ends that transaction and says idle, or (PostgreSQL 18) keeps
+ * it and says so; then the Sync says idle, yet leaves the transaction half ended, and the next query
+ * fails over it. Who does that keeps the server for good: TB_UNSURE.
  */
 #include "framing.h"
 
@@ -326,15 +329,21 @@ static inline void heed(struct server *s, const struct backend *message)
 /* The body of ReadyForQuery. */
 static inline void ready(struct server *s, uint8_t status, struct tb_scan *scan)
 {
+    uint8_t head = head_of(s);
+    bool kept; /* an implicit transaction, by what was to end it */
+
     if (s->flags & UNSURE)
         return;
-    if (!(head_of(s) & READIED) || (s->flags & (COPY_IN | SWALLOWED))) {
+    if (!(head & READIED) || (s->flags & (COPY_IN | SWALLOWED))) {
         give_up(s);
         return;
     }
+    kept = head != SYNC && status != 'I' && (s->flags & (UNSYNCED | IN_TRANSACTION)) == UNSYNCED;
     pop(s);
     scan->answered++;
     s->flags = status == 'I' ? 0 : IN_TRANSACTION;
+    if (kept)
+        give_up(s);
 }
 
 /* ------------------------------------------------------------------------------------ scanning */

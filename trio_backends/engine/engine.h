@@ -229,6 +229,8 @@ int tb_stream_fd(const struct tb_stream *);
 /* The most that is there already: bytes, 0 at the end, -EAGAIN, or another negative errno.
  * After -EAGAIN an event TB_EV_RECEIVED tells when to try again. */
 int64_t tb_stream_receive(struct tb_stream *, uint8_t *bytes, size_t n);
+/* Puts bytes back before those that were received behind them. */
+void tb_stream_put_back(struct tb_stream *, const uint8_t *bytes, size_t n);
 /* Takes all n bytes. 0; 1: wait for TB_EV_SENT before sending more; or a negative errno. */
 int tb_stream_send(struct tb_stream *, const uint8_t *bytes, size_t n);
 /* Python no longer waits (cancelled). */
@@ -280,6 +282,7 @@ enum tb_client_news {
     TB_CLIENT_IDLE,            /* longer than the idle limit */
     TB_CLIENT_OPEN,            /* idle longer than its limit with something open on its server */
     TB_CLIENT_APART,           /* asked to leave when it may, and it may */
+    TB_CLIENT_DISMISSED,       /* no server is to be had for it */
 };
 
 enum tb_server_news {
@@ -314,6 +317,7 @@ void tb_mux_limit(struct tb_mux *, const struct tb_mux_limits *);
 void tb_mux_hungry(struct tb_mux *, bool);
 void tb_mux_stats(const struct tb_mux *, struct tb_mux_stats *);
 uint32_t tb_mux_waiting(const struct tb_mux *);
+void tb_mux_dismiss(struct tb_mux *); /* all that wait now: TB_CLIENT_DISMISSED */
 
 void tb_mux_add_client(struct tb_mux *, struct tb_stream *);
 void tb_mux_add_server(struct tb_mux *, struct tb_stream *);

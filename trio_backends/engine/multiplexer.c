@@ -664,6 +664,13 @@ uint32_t tb_mux_waiting(const struct tb_mux *mux)
     return mux->stats.waiting;
 }
 
+void tb_mux_dismiss(struct tb_mux *mux)
+{
+    while (mux->waiting.first)
+        client_gone(mux->waiting.first, TB_CLIENT_DISMISSED);
+    mux->starved_told = false;
+}
+
 static void check_list(struct list *list, int64_t limit, bool servers, int news)
 {
     while (limit && list->first) {

@@ -325,6 +325,19 @@ int64_t tb_stream_receive(struct tb_stream *stream, uint8_t *bytes, size_t n)
     return -EAGAIN;
 }
 
+void tb_stream_put_back(struct tb_stream *stream, const uint8_t *bytes, size_t n)
+{
+    if (!n)
+        return;
+    struct tb_segment *segment = heap_segment(stream->engine, n);
+    segment_fill(segment, bytes, n);
+    segment->next = stream->in.first;
+    stream->in.first = segment;
+    if (!stream->in.last)
+        stream->in.last = segment;
+    stream->in.bytes += n;
+}
+
 void tb_stream_stop_waiting(struct tb_stream *stream, bool sender)
 {
     if (sender)

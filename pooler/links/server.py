@@ -1,0 +1,285 @@
+"""A connection to PostgreSQL: connect, log in, run a statement of our own, cancel, end.
+
+"Message Flow", "Start-up" and "Canceling Requests in Progress", of PostgreSQL's manual.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import trio
+
+from pooler.wire import messages, scram
+from pooler.wire.errors import PostgresError
+from pooler.wire.md5 import is_md5_secret, md5_response
+from pooler.wire.messages import Fields, MessageReader
+from pooler.wire.startup import cancel_request, startup_message
+from trio_backends import EngineStream, open_tcp_stream, open_unix_stream
+
+# The length of the longest message that a server sends at log-in, or in answer to our statements.
+MESSAGE_LIMIT = 1 << 20
+CANCEL_TIMEOUT = 10.0  # seconds
+
+_TERMINATE = messages.message(b"X")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where and as whom to log in. ``host`` None: ``path`` is a Unix socket.
+
+    ``secret``: the password, or "md5…" as PostgreSQL stores it; None: there is none.
+    ``settings``: start-up parameters beside user and database.
+    """
+
+    host: str | None
+    port: int
+    path: str | None
+    user: str
+    database: str
+    secret: str | None = field(repr=False)
+    settings: tuple[tuple[str, str], ...]
+    high_water: int
+
+    def __str__(self) -> str:
+        return self.path or f"{self.host}:{self.port}"
+
+
+def _unreachable(target: Target, error: OSError) -> PostgresError:
+    reason = error.strerror or str(error.__cause__ or error)
+    return PostgresError(
+        "FATAL", "08001", f"could not connect to the server at {target}: {reason}"
+    )
+
+
+def _lost() -> PostgresError:
+    return PostgresError("FATAL", "08006", "server closed the connection unexpectedly")
+
+
+@contextlib.contextmanager
+def _breaking_is_an_error() -> Iterator[None]:
+    try:
+        yield
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        raise _lost() from None
+
+
+async def _dial(target: Target) -> EngineStream:
+    try:
+        if target.path is not None:
+            return await open_unix_stream(target.path, high_water=target.high_water)
+        assert target.host is not None
+        return await open_tcp_stream(target.host, target.port, high_water=target.high_water)
+    except OSError as error:
+        raise _unreachable(target, error) from None
+
+
+class ServerLink:
+    """A server that has logged us in. See pool.Server for what the pool asks of it."""
+
+    def __init__(self, target: Target, stream: EngineStream) -> None:
+        self.target = target
+        self.stream = stream
+        self.parameters: dict[str, str] = {}
+        self.process_id = 0
+        self._secret = b""
+        self._reader = MessageReader(limit=MESSAGE_LIMIT)
+
+    # -- log-in -----------------------------------------------------------------------
+
+    async def log_in(self) -> None:
+        """Until the first ReadyForQuery. Raises PostgresError, the server's own where it sent one."""
+        target = self.target
+        wanted = {"user": target.user, "database": target.database, **dict(target.settings)}
+        try:
+            packet = startup_message(wanted)
+        except ValueError as error:
+            raise PostgresError("FATAL", "08P01", str(error)) from None
+        with _breaking_is_an_error():
+            await self.stream.send_all(packet)
+            await self._authenticate()
+            await self._until_ready()
+
+    async def _receive(self) -> bytes:
+        data = await self.stream.receive_some()
+        if not data:
+            raise _lost()
+        return data
+
+    async def _next(self) -> tuple[bytes, bytes]:
+        """The next message; notices are passed over, errors raised."""
+        data = b""
+        while True:
+            for kind, body in self._reader.feed(data):
+                if kind == b"E":
+                    raise Fields.parse(body).to_error()
+                if kind == b"S":
+                    name, value = messages.parse_parameter_status(body)
+                    self.parameters = {**self.parameters, name: value}
+                elif kind not in b"NA":
+                    return kind, body
+            data = await self._receive()
+
+    async def _authenticate(self) -> None:
+        exchange: scram.ClientExchange | None = None
+        while True:
+            kind, body = await self._next()
+            if kind == b"v":
+                continue
+            if kind != b"R":
+                raise PostgresError.violation(f"unexpected message type {kind[0]} at log-in")
+            request = messages.parse_authentication(body)
+            if isinstance(request, messages.AuthenticationOk):
+                return
+            if isinstance(request, messages.AuthenticationSASL):
+                exchange = self._begin_scram(request)
+                first = messages.sasl_initial_response(scram.MECHANISM, exchange.first())
+                await self.stream.send_all(first)
+            elif isinstance(request, messages.AuthenticationSASLContinue | messages.AuthenticationSASLFinal):
+                await self._go_on_with_scram(exchange, request)
+            else:
+                await self.stream.send_all(messages.password_message(self._password(request)))
+
+    def _password(
+        self, request: messages.AuthenticationCleartext | messages.AuthenticationMD5
+    ) -> str:
+        secret = self.target.secret
+        if secret is None:
+            raise self._no_password()
+        if isinstance(request, messages.AuthenticationMD5):
+            return md5_response(self.target.user, secret, request.salt)
+        if is_md5_secret(secret):
+            raise self._no_password()
+        return secret
+
+    def _no_password(self) -> PostgresError:
+        return PostgresError(
+            "FATAL",
+            "28P01",
+            f'no usable password for user "{self.target.user}" on the server',
+            "The server asks for a password, and the pooler has none, or only a hash of another kind.",
+            "Give it in users_file or with the database.",
+        )
+
+    def _begin_scram(self, request: messages.AuthenticationSASL) -> scram.ClientExchange:
+        if scram.MECHANISM not in request.mechanisms:
+            offered = ", ".join(request.mechanisms)
+            raise PostgresError.violation(f"the server offers only unknown mechanisms: {offered}")
+        secret = self.target.secret
+        if secret is None or is_md5_secret(secret):
+            raise self._no_password()
+        return scram.ClientExchange(secret)
+
+    async def _go_on_with_scram(
+        self,
+        exchange: scram.ClientExchange | None,
+        request: messages.AuthenticationSASLContinue | messages.AuthenticationSASLFinal,
+    ) -> None:
+        if exchange is None:
+            raise PostgresError.violation("a SASL message from the server out of order")
+        if isinstance(request, messages.AuthenticationSASLFinal):
+            exchange.verify(request.data)
+            return
+        exchange.challenge(request.data)
+        # PBKDF2 takes milliseconds: not in the loop that relays.
+        proof = await trio.to_thread.run_sync(exchange.proof)
+        await self.stream.send_all(messages.sasl_response(proof))
+
+    async def _until_ready(self) -> None:
+        while True:
+            kind, body = await self._next()
+            if kind == b"K":
+                self.process_id, self._secret = messages.parse_backend_key_data(body)
+            elif kind == b"Z":
+                messages.parse_ready_for_query(body)
+                return
+            else:
+                raise PostgresError.violation(f"unexpected message type {kind[0]} at log-in")
+
+    # -- between clients --------------------------------------------------------------
+
+    async def execute(self, statement: str) -> None:
+        """Runs one statement of ours; its results are not looked at.
+
+        Raises:
+            PostgresError: it failed, or left the server in a transaction.
+        """
+        with _breaking_is_an_error():
+            await self.stream.send_all(messages.query(statement))
+            while True:
+                kind, body = await self._next()
+                if kind == b"Z":
+                    break
+        if messages.parse_ready_for_query(body) != b"I":
+            raise PostgresError("ERROR", "25001", f"{statement} left a transaction open")
+
+    async def listen(self) -> None:
+        """Takes in what has come unasked: settings that changed, notices.
+
+        Raises:
+            PostgresError: an error (the server was told to end, say), or the end.
+        """
+        with _breaking_is_an_error():
+            data = await self._receive()
+        for kind, body in self._reader.feed(data):
+            if kind == b"E":
+                raise Fields.parse(body).to_error()
+            if kind == b"S":
+                name, value = messages.parse_parameter_status(body)
+                self.parameters = {**self.parameters, name: value}
+            elif kind not in b"NA":
+                raise PostgresError.violation(f"unexpected message type {kind[0]}, unasked")
+        if self._reader.rest():
+            raise PostgresError.violation("half a message, unasked")
+
+    # -- the end ----------------------------------------------------------------------
+
+    async def cancel(self) -> None:
+        """Sends a CancelRequest on a connection of its own; returns when PostgreSQL has closed that.
+
+        PostgreSQL signals the process before it closes, so whatever the server is sent afterwards
+        cannot be hit any more. Failures are passed over: then nothing is cancelled.
+        """
+        with trio.move_on_after(CANCEL_TIMEOUT), contextlib.suppress(PostgresError):
+            stream = await _dial(self.target)
+            try:
+                with _breaking_is_an_error():
+                    await stream.send_all(cancel_request(self.process_id, self._secret))
+                    while await stream.receive_some():
+                        pass
+            finally:
+                stream.close()
+
+    async def end(self) -> None:
+        """Terminate, then whatever was still to come, until PostgreSQL has closed."""
+        with contextlib.suppress(PostgresError), _breaking_is_an_error():
+            await self.stream.send_all(_TERMINATE)
+            while await self.stream.receive_some():
+                pass
+
+    def close(self) -> None:
+        """Terminate if the kernel takes it at once, and close."""
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            self.stream.send_now(_TERMINATE)
+        self.stream.close()
+
+
+async def open_server(target: Target, timeout: float) -> ServerLink:
+    """Connects and logs in, within ``timeout`` seconds.
+
+    Raises:
+        PostgresError: why not, with the server's own SQLSTATE and words where it gave them.
+    """
+    with trio.move_on_after(timeout):
+        stream = await _dial(target)
+        link = ServerLink(target, stream)
+        try:
+            await link.log_in()
+        except BaseException:
+            stream.close()
+            raise
+        return link
+    raise PostgresError(
+        "FATAL", "08001", f"could not connect to the server at {target}: timed out"
+    )

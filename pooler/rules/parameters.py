@@ -1,0 +1,49 @@
+"""Start-up parameters: which clients can share servers.
+
+A server connection is opened with its clients' start-up parameters, and clients whose parameters
+differ do not share servers. Parameters that mean what the server does anyway make no difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pooler.wire.startup import Startup
+
+# A label of the connection, no setting that a query could notice to be another's.
+_LABELS = frozenset({"application_name", "fallback_application_name"})
+
+Variant = tuple[tuple[str, str], ...]
+
+
+def _encoding(name: str) -> str:
+    letters = "".join(c for c in name.lower() if c.isalnum())
+    return "utf8" if letters in ("utf8", "unicode") else letters
+
+
+def _same(name: str, asked: str, reported: str) -> bool:
+    if name == "client_encoding":
+        return _encoding(asked) == _encoding(reported)
+    if name == "datestyle":
+        # "ISO" leaves the order of day and month as it is.
+        return reported.lower() == asked.lower() or reported.lower().startswith(asked.lower() + ",")
+    return asked == reported
+
+
+def variant(startup: Startup, reported: Mapping[str, str] | None) -> Variant:
+    """The parameters of a client that its servers must have been opened with, in order.
+
+    ``reported`` is what servers opened without any report of themselves (ParameterStatus); None
+    when there has been none yet.
+    """
+    known = {name.lower(): value for name, value in (reported or {}).items()}
+    wanted = {name.lower(): value for name, value in startup.parameters.items()}
+    if startup.options is not None and startup.options.strip():
+        wanted["options"] = startup.options
+    return tuple(
+        sorted(
+            (name, value)
+            for name, value in wanted.items()
+            if name not in _LABELS and not (name in known and _same(name, value, known[name]))
+        )
+    )

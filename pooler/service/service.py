@@ -1,0 +1,154 @@
+"""The pooler as a whole: accepts clients, runs their sessions, ends in good order."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Awaitable, Callable
+
+import structlog
+import trio
+
+from pooler.config import Settings
+from pooler.links.client import Arrival
+from pooler.pool import Pool
+from pooler.rules.admission import Check, Gatekeeper
+from pooler.service.directory import Directory
+from pooler.service.keys import CancelKeys
+from pooler.service.logins import Logins
+from pooler.sessions.session import Session
+from pooler.wire.errors import PostgresError
+from pooler.wire.startup import CancelRequest
+from trio_backends import ClientNews, ClientReport, EngineListener, EngineStream
+
+log = structlog.get_logger()
+
+# How long accepting rests when there is no descriptor left for another connection.
+DESCRIPTORS_PAUSE = 0.1  # seconds
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class Service:
+    """Sessions and pools, in one nursery of its caller. Implements ``sessions.session.House``."""
+
+    def __init__(self, settings: Settings, nursery: trio.Nursery) -> None:
+        self._settings = settings
+        self._log_connections = settings.pooler.log_connections
+        self._gatekeeper = Gatekeeper(settings.auth.method)
+        self._logins = Logins(settings.pooler.max_logins, settings.pooler.client_login_timeout)
+        self._keys = CancelKeys()
+        self._sessions: dict[Session, None] = {}
+        self._number = 0
+        self._draining = False
+        self._empty = trio.Event()
+        self._nursery = nursery
+        self.directory = Directory(settings, nursery)
+
+    # -- accepting --------------------------------------------------------------------
+
+    async def run(self, listeners: list[EngineListener]) -> None:
+        """Accepts until cancelled; sessions go on in the nursery."""
+        self.directory.prefill()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._logins.expire)
+            for listener in listeners:
+                nursery.start_soon(self._accept, listener)
+
+    async def _accept(self, listener: EngineListener) -> None:
+        while True:
+            try:
+                self._begin(await listener.accept())
+                for stream in listener.take_all():
+                    self._begin(stream)
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    log.warning("accepting a connection failed", error=str(error))
+                    continue
+                log.warning("no room for another connection", error=str(error))
+                await trio.sleep(DESCRIPTORS_PAUSE)
+
+    def _begin(self, stream: EngineStream) -> None:
+        self._number += 1
+        session = Session(stream, self._number)
+        self._sessions[session] = None
+        gave_way = self._logins.begin(session)
+        if gave_way is not None:
+            log.info("too many log-ins: the oldest silent one gave way", client=gave_way.number)
+        self._nursery.start_soon(self._guarded, session.run, self)
+
+    async def _guarded(self, work: Callable[[Service], Awaitable[None]], house: Service) -> None:
+        """A fault of ours in one session is that session's end, and a line in the log."""
+        try:
+            await work(house)
+        except Exception:
+            log.exception("a session failed")
+
+    # -- House ------------------------------------------------------------------------
+
+    def check_for(self, arrival: Arrival) -> Check:
+        user = arrival.startup.user
+        return self._gatekeeper.check(user, self._settings.users.get(user))
+
+    def admitted(self, session: Session, arrival: Arrival) -> Pool:
+        if self._draining:
+            raise PostgresError("FATAL", "57P03", "the pooler is shutting down")
+        if len(self._sessions) - len(self._logins) >= self._settings.pooler.max_clients:
+            raise PostgresError("FATAL", "53300", "sorry, too many clients already")
+        pool = self.directory.pool_for(arrival.startup)
+        self._logins.end(session)
+        self._keys.give(session)
+        if self._log_connections:
+            log.info(
+                "client logged in",
+                client=session.number,
+                database=session.database,
+                user=session.user,
+                address=_address(session.stream),
+            )
+        return pool
+
+    async def cancel(self, request: CancelRequest) -> None:
+        session = self._keys.find(request)
+        if session is not None and session.pool is not None:
+            await session.pool.cancel_client(session.stream)
+
+    def log_failed(self, session: Session, error: PostgresError) -> None:
+        log.warning(
+            "client refused",
+            client=session.number,
+            database=session.database,
+            user=session.user,
+            address=_address(session.stream),
+            error=str(error),
+        )
+
+    def left(self, session: Session, report: ClientReport | None, error: object) -> None:
+        self._logins.end(session)
+        self._keys.take_back(session)
+        self._sessions.pop(session, None)
+        if not self._sessions:
+            self._empty.set()
+        if report is None:
+            return
+        if report.news is ClientNews.VIOLATION:
+            log.warning("client broke the protocol", client=session.number, why=report.why)
+        elif self._log_connections or report.news not in (ClientNews.LEFT, ClientNews.ENDED):
+            log.info("client left", client=session.number, reason=report.news.name.lower())
+
+    # -- the end ----------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Asks every session to end when nothing is under way; returns when the last has."""
+        self._draining = True
+        log.info("shutting down", clients=len(self._sessions))
+        for session in list(self._sessions):
+            session.ask_to_leave()
+        while self._sessions:
+            self._empty = trio.Event()
+            await self._empty.wait()
+
+
+def _address(stream: EngineStream) -> str:
+    if stream.pointer is None:
+        return "gone"
+    peer = stream.getpeername()
+    return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"

@@ -1,0 +1,135 @@
+"""A client's life between its first byte and its last.
+
+While it is logged in and nothing has to be decided, all there is of it in Python is this task, asleep
+in ``Multiplexer.serve``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Protocol
+
+import trio
+
+from pooler.links.client import Arrival, ClientGone, authenticate, read_first
+from pooler.pool import Pool
+from pooler.rules.admission import Check
+from pooler.sessions.farewell import farewell
+from pooler.wire import messages
+from pooler.wire.errors import PostgresError
+from pooler.wire.startup import CancelRequest
+from trio_backends import ClientNews, ClientReport, EngineStream
+
+# A client that does not read what it is told is closed all the same.
+FAREWELL_TIMEOUT = 1.0  # seconds
+
+
+class House(Protocol):
+    """What a session needs of the pooler around it (service.Service)."""
+
+    def check_for(self, arrival: Arrival) -> Check:
+        """What this client has to prove."""
+
+    def admitted(self, session: Session, arrival: Arrival) -> Pool:
+        """A client has logged in. PostgresError: there is no such database, or no room."""
+
+    async def cancel(self, request: CancelRequest) -> None:
+        """A cancel request has come."""
+
+    def left(self, session: Session, report: ClientReport | None, error: object) -> None:
+        """A session is over; ``report``: how its time with servers ended, if it had any."""
+
+    def log_failed(self, session: Session, error: PostgresError) -> None:
+        """A log-in was refused."""
+
+
+class Session:
+    """One client connection."""
+
+    __slots__ = ("__weakref__", "arrived", "database", "number", "pool", "process_id", "secret", "stream", "user")
+
+    def __init__(self, stream: EngineStream, number: int) -> None:
+        self.stream = stream
+        self.number = number
+        self.pool: Pool | None = None
+        self.user = ""
+        self.database = ""
+        # What a CancelRequest must name; given out by the house.
+        self.process_id = 0
+        self.secret = b""
+        self.arrived = trio.current_time()
+
+    async def run(self, house: House) -> None:
+        """From the first byte to the last. Never raises for what a client or server sends."""
+        report: ClientReport | None = None
+        error: object = None
+        try:
+            report = await self._log_in_and_serve(house)
+        except PostgresError as refusal:
+            error = refusal
+            house.log_failed(self, refusal)
+            await self._tell(refusal)
+        except (ClientGone, trio.BrokenResourceError, trio.ClosedResourceError) as gone:
+            error = gone
+        finally:
+            house.left(self, report, error)
+            self.stream.close()
+
+    async def _log_in_and_serve(self, house: House) -> ClientReport | None:
+        pool = await self._log_in(house)
+        if pool is None:
+            return None
+        report = await pool.multiplexer.serve(self.stream)
+        error = farewell(report, pool.last_error)
+        if error is not None:
+            await self._tell(error)
+        return report
+
+    async def _log_in(self, house: House) -> Pool | None:
+        arrival = await read_first(self.stream)
+        if isinstance(arrival, CancelRequest):
+            # Closed when PostgreSQL has been told, as PostgreSQL itself does.
+            await house.cancel(arrival)
+            return None
+        self.user, self.database = arrival.startup.user, arrival.startup.database
+        rest = await authenticate(self.stream, arrival, house.check_for(arrival))
+        pool = self.pool = house.admitted(self, arrival)
+        parameters = pool.parameters
+        if parameters is None:
+            parameters = await pool.first_parameters()
+        self.stream.send_now(self._greeting(parameters, arrival))
+        if rest:
+            self.stream.put_back(rest)
+        return pool
+
+    def _greeting(self, parameters: Mapping[str, str], arrival: Arrival) -> bytes:
+        own = {"application_name": arrival.startup.parameters.get("application_name", "")}
+        statuses = [
+            messages.parameter_status(name, value) for name, value in {**parameters, **own}.items()
+        ]
+        return b"".join(
+            (
+                messages.AUTHENTICATION_OK,
+                *statuses,
+                messages.backend_key_data(self.process_id, self.secret),
+                messages.ready_for_query(),
+            )
+        )
+
+    async def _tell(self, error: PostgresError) -> None:
+        with (
+            contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+            trio.move_on_after(FAREWELL_TIMEOUT),
+        ):
+            await self.stream.send_all(error.to_bytes())
+
+    def ask_to_leave(self) -> None:
+        """Ends the session as soon as it has nothing under way; at once if it is not logged in."""
+        if self.pool is None:
+            self.stream.close()
+        else:
+            self.pool.multiplexer.ask_to_leave(self.stream)
+
+
+__all__ = ["ClientNews", "House", "Session"]
