@@ -193,6 +193,8 @@ class FramingTwin:
             return 0
         del self.awaiting[0]
         self._drop_stray_ends()
+        if first in "QF" and self.unsynced and self.status == "I" and status != "I":
+            self._lose_count()  # it has kept the implicit transaction that it was to end
         self.status = status
         self.unsynced = False
         return 1

@@ -40,7 +40,7 @@ class PostgresModel:
         self.implicit = False  # inside an implicit transaction, which a Sync ends
         self.ignore_till_sync = False
         self.copying = ""  # the type of the message that executes COPY FROM STDIN
-        self.copy_failed = False  # ... ever
+        self.muddled = False  # the bytes no longer tell where the server is
         self.closed = False
 
     def owes_nothing(self) -> bool:
@@ -86,7 +86,7 @@ class PostgresModel:
             plain = {"P": "1", "B": "2", "C": "3", "F": "V", "S": ""}
             self._say(plain[letter] if letter != "D" else self.rnd.choice(["tT", "tn", "T", "n"]))
             if letter in "FS":
-                self._ready()
+                self._ready(letter)
 
     def _execute(self) -> None:
         ending = self.rnd.choice(["C", "DDC", "I", "Ds", "HddcC", "G", "G"])
@@ -102,7 +102,7 @@ class PostgresModel:
                 self.copying = "Q"
                 return
             if statement == "E" or self.rnd.random() < 0.6:
-                self._ready()
+                self._ready("Q")
                 return
 
     def _copy_step(self) -> None:
@@ -125,11 +125,11 @@ class PostgresModel:
             if self.rnd.random() < 0.5:
                 self._query()
             else:
-                self._ready()
+                self._ready(command)
 
     def _fail_copy(self) -> None:
         command, self.copying = self.copying, ""
-        self.copy_failed = True
+        self.muddled = True
         self._fail(command)
 
     def _fail(self, letter: str) -> None:
@@ -137,9 +137,11 @@ class PostgresModel:
         if letter in "PBDEC":
             self.ignore_till_sync = True
         else:
-            self._ready()
+            self._ready(letter)
 
-    def _ready(self) -> None:
-        self.status = self.rnd.choice("IIITE")
+    def _ready(self, letter: str) -> None:
+        before, self.status = self.status, self.rnd.choice("IIITE")
+        if self.implicit and letter != "S" and (before, self.status) in [("I", "T"), ("I", "E")]:
+            self.muddled = True
         self.implicit = False
         self.outbox += message("Z", self.status.encode())
