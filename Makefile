@@ -72,7 +72,7 @@ lint: $(READY) ## ruff, mypy, import-linter, and our C with warnings as errors
 	@$(VENV)/bin/ruff check -q .
 	@$(VENV)/bin/ruff format -q --check .
 	@$(VENV)/bin/mypy
-	@$(VENV)/bin/lint-imports
+	@said=$$($(VENV)/bin/lint-imports) || { echo "$$said"; exit 1; }
 	@for file in $(OUR_C); do \
 		$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -Itrio_backends/engine -Ipooler/wire \
 			-c -o /dev/null $$file || exit 1; done
