@@ -21,7 +21,7 @@ ffibuilder.set_source(
     const struct tb_framing *pg_framing(void);
     """,
     sources=[f"{HERE}/framing.c"],
-    depends=["trio_backends/engine/framing.h"],
+    depends=["trio_backends/engine/framing.h", f"{HERE}/framing_messages.h"],
     include_dirs=["trio_backends/engine"],
 )
 

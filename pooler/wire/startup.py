@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from struct import Struct
 
 from pooler.wire.errors import FEATURE_NOT_SUPPORTED, INVALID_AUTHORIZATION, PostgresError
@@ -23,6 +24,9 @@ MAX_STARTUP_PACKET = 10_000
 """Bytes in the packet beside the length, as in PostgreSQL."""
 MAX_CANCEL_KEY = 256
 """Bytes of the secret in a CancelRequest and in BackendKeyData (protocol 3.2)."""
+
+REMEMBERED_SIZE = 512
+"""Bytes of a packet that is worth remembering."""
 
 _TWO_WORDS = Struct("!II")
 _THREE_WORDS = Struct("!III")
@@ -80,7 +84,9 @@ def read_startup(buffer: bytes | bytearray) -> tuple[StartupPacket, int] | None:
         raise PostgresError.violation("invalid length of startup packet")
     if len(buffer) < size:
         return None
-    return parse_startup(bytes(buffer[4:size])), size
+    body = bytes(buffer[4:size])
+    # Clients of one kind send the same packet each time.
+    return (_remembered(body) if size <= REMEMBERED_SIZE else parse_startup(body)), size
 
 
 def parse_startup(body: bytes) -> StartupPacket:
@@ -99,6 +105,11 @@ def parse_startup(body: bytes) -> StartupPacket:
         FEATURE_NOT_SUPPORTED,
         f"unsupported frontend protocol {code >> 16}.{code & 0xFFFF}: server supports 3.0 to 3.2",
     )
+
+
+@lru_cache(maxsize=256)
+def _remembered(body: bytes) -> StartupPacket:
+    return parse_startup(body)
 
 
 def _cancel_request(body: bytes) -> CancelRequest:

@@ -301,7 +301,7 @@ def test_full() -> None:
     assert framing.from_client(message("S")).verdict == "GO"
     assert framing.from_server(said("1Z" * 32_767)).answered == 32_767
     assert framing.standing() == "BUSY"
-    framing.from_server(said("1ZZ"))
+    framing.from_server(said("1Z"))
     assert framing.standing() == "APART"
 
 
@@ -315,7 +315,7 @@ def test_account_grows_in_order() -> None:
 
 
 def test_fresh_forgets_everything() -> None:
-    for turns in ([">PBDES" * 20], [">P", "<E"], [">Q", "<G"], [">P", "<1"], ["<R"]):
+    for turns in ([">" + "PBDES" * 20], [">P", "<E"], [">Q", "<G"], [">P", "<1"], ["<R"]):
         framing = talk(*turns)
         framing.from_server(b"N\0")
         framing.fresh()
