@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
+from types import MappingProxyType
 
 from pooler.wire.errors import FEATURE_NOT_SUPPORTED, INVALID_AUTHORIZATION, PostgresError
 
@@ -64,7 +65,7 @@ class Startup:
     database: str
     options: str | None
     replication: str | None
-    parameters: dict[str, str]
+    parameters: Mapping[str, str]
     protocol_options: tuple[str, ...]
 
 
@@ -85,8 +86,9 @@ def read_startup(buffer: bytes | bytearray) -> tuple[StartupPacket, int] | None:
     if len(buffer) < size:
         return None
     body = bytes(buffer[4:size])
-    # Clients of one kind send the same packet each time.
-    return (_remembered(body) if size <= REMEMBERED_SIZE else parse_startup(body)), size
+    # Clients of one kind send the same packet each time. The secrets of cancel requests are not kept.
+    remember = size <= REMEMBERED_SIZE and body.startswith(b"\0\3")
+    return (_remembered(body) if remember else parse_startup(body)), size
 
 
 def parse_startup(body: bytes) -> StartupPacket:
@@ -143,7 +145,7 @@ def _startup(version: int, body: bytes) -> Startup:
         database=given.pop("database", "") or user,
         options=given.pop("options", None),
         replication=given.pop("replication", None),
-        parameters=given,
+        parameters=MappingProxyType(given),  # it may be remembered, and shared
         protocol_options=protocol_options,
     )
 
