@@ -86,7 +86,7 @@ def read_startup(buffer: bytes | bytearray) -> tuple[StartupPacket, int] | None:
     if len(buffer) < size:
         return None
     body = bytes(buffer[4:size])
-    # Clients of one kind send the same packet each time. The secrets of cancel requests are not kept.
+    # Clients of one kind send the same packet each time. Secrets of cancel requests are not kept.
     remember = size <= REMEMBERED_SIZE and body.startswith(b"\0\3")
     return (_remembered(body) if remember else parse_startup(body)), size
 
