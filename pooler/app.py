@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -25,6 +26,7 @@ log = structlog.get_logger()
 LISTEN_BACKLOG = 4096  # the kernel takes net.core.somaxconn if that is less
 # Descriptors beside those of clients: servers, listeners, the engine's own.
 SPARE_DESCRIPTORS = 256
+GC_THRESHOLDS = (50_000, 20, 100)
 
 
 class StartFailed(Exception):
@@ -34,7 +36,11 @@ class StartFailed(Exception):
 async def _listen_tcp(address: TcpAddress, high_water: int) -> list[EngineListener]:
     try:
         found = await trio_backends.open_tcp_listeners(
-            address.port, host=address.host, backlog=LISTEN_BACKLOG, high_water=high_water
+            address.port,
+            host=address.host,
+            backlog=LISTEN_BACKLOG,
+            high_water=high_water,
+            until_data=True,
         )
     except OSError as error:
         reason = error.strerror or str(error.__cause__ or error)
@@ -46,7 +52,7 @@ async def _listen_unix(address: UnixAddress, high_water: int) -> EngineListener:
     await _remove_stale_socket(address)
     try:
         return await trio_backends.open_unix_listener(
-            address.path, mode=0o777, backlog=LISTEN_BACKLOG, high_water=high_water
+            address.path, mode=0o777, backlog=LISTEN_BACKLOG, high_water=high_water, until_data=True
         )
     except OSError as error:
         raise StartFailed(f"cannot listen on {address}: {error.strerror}") from None
@@ -107,6 +113,18 @@ def _raise_descriptor_limit(settings: Settings) -> None:
             limit=reachable,
             wanted=wanted,
         )
+
+
+def _tune(settings: Settings) -> None:
+    """The process: its place in the scheduler, its garbage collector."""
+    if settings.pooler.scheduling == "batch" and hasattr(os, "SCHED_BATCH"):
+        with contextlib.suppress(OSError):  # forbidden in some containers; nothing depends on it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    # Sessions leave no cycles behind, and there may be tens of thousands: looking through all of
+    # them often would cost more than anything else that Python does here.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def _announce(listeners: list[EngineListener]) -> None:
@@ -179,6 +197,7 @@ def run(settings: Settings) -> int:
     """
     logs.configure(settings.pooler.log_level, settings.pooler.log_format)
     _raise_descriptor_limit(settings)
+    _tune(settings)
     try:
         trio_backends.run(_main, settings, backend=settings.pooler.backend)
     except (BackendUnavailable, ContractBroken, StartFailed) as error:

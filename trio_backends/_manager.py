@@ -33,6 +33,8 @@ _READABLE: int = lib.TB_EV_READABLE
 _WRITABLE: int = lib.TB_EV_WRITABLE
 _EVENT = struct.Struct("=IiQ")  # struct tb_event
 _WHY_SIZE = 256
+# What Trio passes when there is no deadline; a timer for it would be set and cancelled at every wait.
+_FOREVER = 86400.0  # seconds
 
 
 class _HasFileNo(Protocol):
@@ -86,11 +88,15 @@ class EngineIOManager:
         """How many events there are; 0 exactly when the time (seconds) is up."""
         if self.guest:
             return self._poll(timeout)
-        deadline = lib.tb_clock() + round(timeout * 1e9)
-        wait = round(timeout * 1e9)
+        if timeout >= _FOREVER:
+            wait = -1
+        else:
+            wait = round(timeout * 1e9)
+            deadline = lib.tb_clock() + wait
         while (count := lib.tb_wait(self.engine, wait)) == -errno.EINTR:
             # Python's signal handlers run here, between two byte codes.
-            wait = max(0, deadline - lib.tb_clock())
+            if wait >= 0:
+                wait = max(0, deadline - lib.tb_clock())
         if count < 0:
             raise os_error(count)
         return int(count)

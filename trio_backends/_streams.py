@@ -14,7 +14,8 @@ import errno
 import os
 import socket as stdlib_socket
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import outcome
 import trio
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 DEFAULT_HIGH_WATER = 65536  # bytes
 DEFAULT_RECEIVE_SIZE = 65536  # bytes
-# Connections accepted and not yet taken by accept(); above it the kernel's backlog has to hold them.
-ACCEPTED_LIMIT = 256
 
 _AGAIN = -errno.EAGAIN
 _RECEIVED: int = lib.TB_EV_RECEIVED
@@ -53,9 +52,9 @@ class EngineStream(trio.abc.HalfCloseableStream):
         "token",
     )
 
-    def __init__(self, manager: EngineIOManager, fd: int, high_water: int) -> None:
+    def __init__(self, manager: EngineIOManager, pointer: Any) -> None:
         self._manager = manager
-        self.pointer: Any = lib.tb_stream_new(manager.engine, fd, high_water)
+        self.pointer = pointer
         self.token: int = lib.tb_stream_token(self.pointer)
         self._receiver: Task | None = None
         self._sender: Task | None = None
@@ -75,7 +74,9 @@ class EngineStream(trio.abc.HalfCloseableStream):
             RuntimeError: this run is not on one of our backends.
         """
         manager = current_manager()
-        return cls(manager, sock.detach(), high_water)
+        fd = sock.detach()
+        os.set_blocking(fd, False)
+        return cls(manager, lib.tb_stream_new(manager.engine, fd, high_water))
 
     # -- events -----------------------------------------------------------------------
 
@@ -115,6 +116,15 @@ class EngineStream(trio.abc.HalfCloseableStream):
         return int(await trio.lowlevel.wait_task_rescheduled(abort))
 
     # -- Trio's stream ----------------------------------------------------------------
+
+    def receive_nowait(self) -> bytes | None:
+        """What :meth:`receive_some` would return without waiting; None: nothing has come yet."""
+        if self._receiver is not None:
+            raise trio.BusyResourceError("another task is receiving from this stream")
+        data = self._receive_now(DEFAULT_RECEIVE_SIZE)
+        if data is None:
+            lib.tb_stream_stop_waiting(self.pointer, False)
+        return data
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """As ``trio.abc.ReceiveStream``: at least one byte, or b"" at the end."""
@@ -268,26 +278,49 @@ class EngineListener(trio.abc.Listener[EngineStream]):
     """A listening socket whose connections the engine accepts.
 
     What is set on the listening socket (``TCP_NODELAY``, ``SO_KEEPALIVE``) holds for the connections.
+
+    Args:
+        until_data: offer a connection only when it has sent something or ended, for protocols in
+            which the client speaks first. Silent connections then cost no task and no Python object.
     """
 
     def __init__(
-        self, sock: stdlib_socket.socket | trio.socket.SocketType, *, high_water: int = DEFAULT_HIGH_WATER
+        self,
+        sock: stdlib_socket.socket | trio.socket.SocketType,
+        *,
+        high_water: int = DEFAULT_HIGH_WATER,
+        until_data: bool = False,
     ) -> None:
         self._manager = current_manager()
         self.name = sock.getsockname()
-        self._high_water = high_water
-        self._accepted: deque[int] = deque()  # descriptors, or negative errnos
+        fd = sock.detach()
+        os.set_blocking(fd, False)
+        self._error = 0
         self._task: Task | None = None
-        self._listener: Any = lib.tb_listener_new(self._manager.engine, sock.detach())
+        self._handler: Callable[[EngineStream], None] | None = None
+        self._listener: Any = lib.tb_listener_new(self._manager.engine, fd, high_water, until_data)
         self._token: int = lib.tb_listener_token(self._listener)
         self._manager.listeners[self._token] = self._hear
         self._manager.at_close.add(self._forget)
 
+    def limit_silent(self, count: int, patience: float) -> None:
+        """With ``until_data``: how many silent connections there may be, and for how many seconds.
+
+        Above the count the one that has been silent longest is closed. 0: no limit.
+        """
+        lib.tb_listener_limit_silent(self._listener, count, round(patience * 1e9))
+
+    @property
+    def dropped(self) -> int:
+        """How many connections were closed because of :meth:`limit_silent`."""
+        return int(lib.tb_listener_dropped(self._listener))
+
     def _hear(self, _kind: int, value: int) -> None:
-        self._accepted.append(value)
-        if len(self._accepted) >= ACCEPTED_LIMIT:
-            lib.tb_listener_want(self._listener, False)
-        if self._task is not None:
+        self._error = value or self._error
+        if self._handler is not None and not value:
+            self._start_handlers()
+            lib.tb_listener_want(self._listener, True)  # it stops when too many are not taken
+        elif self._task is not None:
             task, self._task = self._task, None
             trio.lowlevel.reschedule(task)
 
@@ -300,25 +333,55 @@ class EngineListener(trio.abc.Listener[EngineStream]):
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._task is not None:
             raise trio.BusyResourceError("another task is accepting from this listener")
-        if self._accepted:
+        stream = self.accept_nowait()
+        if stream is not None:
             await trio.lowlevel.cancel_shielded_checkpoint()
-        while not self._accepted:
+            return stream
+        while stream is None:
             await self._park()
-        return self._take()
+            stream = self.accept_nowait()
+        return stream
 
-    def take_all(self) -> list[EngineStream]:
-        """What :meth:`accept` would return without waiting, all of it: one wake-up for many."""
-        return [self._take() for _ in range(len(self._accepted))]
-
-    def _take(self) -> EngineStream:
-        result = self._accepted.popleft()
-        if result < 0:
-            raise os_error(result)
-        return EngineStream(self._manager, result, self._high_water)
-
-    async def _park(self) -> None:
+    def accept_nowait(self) -> EngineStream | None:
+        """What :meth:`accept` would return without waiting; None: nothing. Raises OSError likewise."""
         if self._listener is None:
             raise trio.ClosedResourceError("this listener is closed")
+        pointer = lib.tb_listener_take(self._listener)
+        if pointer != ffi.NULL:
+            return EngineStream(self._manager, pointer)
+        if self._error:
+            error, self._error = self._error, 0
+            raise os_error(error)
+        return None
+
+    async def serve(
+        self, handler: Callable[[EngineStream], Awaitable[object]], nursery: trio.Nursery
+    ) -> NoReturn:
+        """Starts ``handler(stream)`` in ``nursery`` for each connection, until cancelled.
+
+        The task is started while the engine's events are looked at: a task less to wake, and a turn
+        of Trio's loop less, than with :meth:`accept`.
+
+        Raises:
+            OSError: the kernel refused a connection, for want of descriptors (EMFILE) say; call
+                again later.
+        """
+        if self._task is not None or self._handler is not None:
+            raise trio.BusyResourceError("another task is accepting from this listener")
+        self._handler = lambda stream: nursery.start_soon(handler, stream)
+        try:
+            while True:
+                self._start_handlers()
+                await self._park()
+        finally:
+            self._handler = None
+
+    def _start_handlers(self) -> None:
+        assert self._handler is not None
+        while (stream := self.accept_nowait()) is not None:
+            self._handler(stream)
+
+    async def _park(self) -> None:
         error = lib.tb_listener_want(self._listener, True)
         if error < 0:
             raise os_error(error)
@@ -342,10 +405,6 @@ class EngineListener(trio.abc.Listener[EngineStream]):
         self._manager.listeners.pop(self._token, None)
         self._manager.at_close.discard(self._forget)
         self._listener = None
-        for fd in self._accepted:
-            if fd >= 0:
-                os.close(fd)
-        self._accepted.clear()
         if self._task is not None:
             task, self._task = self._task, None
             closed = trio.ClosedResourceError("another task closed this listener")
@@ -376,6 +435,7 @@ async def open_tcp_listeners(
     host: str | None = None,
     backlog: int | None = None,
     high_water: int = DEFAULT_HIGH_WATER,
+    until_data: bool = False,
 ) -> list[EngineListener]:
     """As ``trio.open_tcp_listeners``: one for each address of ``host``. Raises OSError.
 
@@ -384,7 +444,10 @@ async def open_tcp_listeners(
     listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
     for listener in listeners:
         listener.socket.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
-    return [EngineListener(listener.socket, high_water=high_water) for listener in listeners]
+    return [
+        EngineListener(listener.socket, high_water=high_water, until_data=until_data)
+        for listener in listeners
+    ]
 
 
 async def open_unix_listener(
@@ -393,6 +456,7 @@ async def open_unix_listener(
     mode: int | None = None,
     backlog: int = 1024,
     high_water: int = DEFAULT_HIGH_WATER,
+    until_data: bool = False,
 ) -> EngineListener:
     """Listens on a Unix socket at ``path``, which must not exist; its permissions may be given."""
     sock = trio.socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
@@ -404,4 +468,4 @@ async def open_unix_listener(
     except BaseException:
         sock.close()
         raise
-    return EngineListener(sock, high_water=high_water)
+    return EngineListener(sock, high_water=high_water, until_data=until_data)

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from pooler.config.addresses import Address, TcpAddress, UnixAddress, parse_listen, server_address
-from pooler.config.choices import AuthMethod, Backend, LogFormat, LogLevel, Mode
+from pooler.config.choices import AuthMethod, Backend, LogFormat, LogLevel, Mode, Scheduling
 from pooler.config.users import Secret
 
 Change = Literal["restart", "reload"]
@@ -205,6 +205,15 @@ class PoolerSettings(_Section):
             "bytes",
         ),
     ] = 65536
+    scheduling: Annotated[
+        Scheduling,
+        About(
+            "The process's place in the kernel's scheduler (Linux). batch: woken, it lets a running "
+            "process finish first, and so finds more to do at once: less CPU per transaction. "
+            "normal: better where other programs keep all processors busy.",
+            "restart",
+        ),
+    ] = "batch"
     log_level: Annotated[LogLevel, About("The least serious messages to log.", "reload")] = "info"
     log_format: Annotated[
         LogFormat,

@@ -43,7 +43,10 @@ class Arrival:
 
 async def _receive(stream: EngineStream) -> bytes:
     try:
-        data = await stream.receive_some(READ_SIZE)
+        # What a connection is accepted for is there already: no checkpoint for that.
+        data = stream.receive_nowait()
+        if data is None:
+            data = await stream.receive_some(READ_SIZE)
     except trio.BrokenResourceError:
         raise ClientGone from None
     if not data:

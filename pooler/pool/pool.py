@@ -18,6 +18,7 @@ from pooler.pool.quota import Quota
 from pooler.rules.cleaning import Clean, Ending, Left, after_client
 from pooler.rules.outage import RETRY_DELAY, RETRY_DELAY_UNHURRIED, will_pass
 from pooler.wire.errors import PostgresError
+from pooler.wire.messages import parameter_status
 from trio_backends import EngineStream, Multiplexer, Remains, ServerNews, Standing
 
 # Log-ins to one database under way at once: each costs PostgreSQL a process.
@@ -108,6 +109,8 @@ class Pool:
         self.limits = limits
         # What the server opened last reported of itself; None before the first.
         self.parameters: Mapping[str, str] | None = None
+        # The same as messages for clients, but for application_name, which is each client's own.
+        self.statuses = b""
         # Why there is no server, for clients that are dismissed.
         self.last_error: PostgresError | None = None
         self._connect = connect
@@ -179,8 +182,8 @@ class Pool:
 
     # -- the first server's parameters ------------------------------------------------
 
-    async def first_parameters(self) -> Mapping[str, str]:
-        """What a server reports of itself; opens one if there has been none yet.
+    async def first_statuses(self) -> bytes:
+        """:attr:`statuses`; opens a server if there has been none yet.
 
         Raises:
             PostgresError: no server could be opened.
@@ -194,7 +197,15 @@ class Pool:
                     raise self.last_error
         finally:
             self._curious -= 1
-        return self.parameters
+        return self.statuses
+
+    def _learn(self, parameters: Mapping[str, str]) -> None:
+        self.parameters = parameters
+        self.statuses = b"".join(
+            parameter_status(name, value)
+            for name, value in parameters.items()
+            if name != "application_name"
+        )
 
     def _tell(self) -> None:
         self._news.set()
@@ -224,7 +235,7 @@ class Pool:
         self._failing_since = None
         self._retry_at = 0.0
         self.last_error = None
-        self.parameters = server.parameters
+        self._learn(server.parameters)
         self._tell()
 
     # -- one server -------------------------------------------------------------------
@@ -296,7 +307,7 @@ class Pool:
         except PostgresError as error:
             self._log.info("a server ended", error=str(error))
             return False
-        self.parameters = server.parameters
+        self._learn(server.parameters)
         return True
 
     async def _clean(self, server: Server, remains: Remains) -> bool:

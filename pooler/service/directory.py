@@ -19,6 +19,9 @@ from trio_backends import Multiplexer
 
 log = structlog.get_logger()
 
+# Different start-up packets that are remembered; clients choose them, so there is a limit.
+KNOWN_LIMIT = 1024
+
 
 def _password(database: Database, user: str, users: Mapping[str, Secret | None]) -> str | None:
     if database.password is not None:
@@ -37,35 +40,49 @@ class Directory:
         self._nursery = nursery
         self._pools: dict[tuple[str, str, Variant], Pool] = {}
         self._quotas: dict[tuple[str, str], Quota] = {}
-        # What servers opened without any parameters report: equal wishes make no other pool.
-        self._plain: dict[tuple[str, str], Pool] = {}
+        # The pools of start-up packets that have been seen.
+        self._known: dict[tuple[object, ...], Pool] = {}
 
     def __iter__(self) -> Iterator[tuple[str, str, Pool]]:
         for (database, user, _), pool in self._pools.items():
             yield database, user, pool
 
-    def pool_for(self, startup: Startup) -> Pool:
+    async def pool_for(self, startup: Startup) -> Pool:
         """The pool that serves a client.
 
         Raises:
-            PostgresError: there is no such database (3D000), or what it asks for is not to be had.
+            PostgresError: there is no such database (3D000), or what it asks for is not to be had,
+                or whether it asks for anything special could not be found out.
         """
+        key = (startup.database, startup.user, startup.options, *startup.parameters.items())
+        pool = self._known.get(key)
+        if pool is None:
+            pool = await self._find(startup)
+            if len(self._known) >= KNOWN_LIMIT:
+                self._known.clear()
+            self._known[key] = pool
+        return pool
+
+    async def _find(self, startup: Startup) -> Pool:
         database = self._settings.database(startup.database)
         if database is None:
             raise PostgresError("FATAL", "3D000", f'database "{startup.database}" does not exist')
         if startup.replication not in (None, "", "false", "off", "no", "0"):
             raise PostgresError("FATAL", "0A000", "replication connections are not supported")
-        name = (startup.database, startup.user)
-        plain = self._plain.get(name)
-        wishes = variant(startup, plain.parameters if plain else None)
-        pool = self._pools.get((*name, wishes))
-        return pool if pool is not None else self._make(database, startup.user, wishes)
+        plain = self._get(database, startup.user, ())
+        if variant(startup, {}):
+            # Perhaps it asks for what servers do anyway, as most clients do.
+            await plain.first_statuses()
+        return self._get(database, startup.user, variant(startup, plain.parameters))
+
+    def _get(self, database: Database, user: str, wishes: Variant) -> Pool:
+        pool = self._pools.get((database.name, user, wishes))
+        return pool if pool is not None else self._make(database, user, wishes)
 
     def _make(self, database: Database, client_user: str, wishes: Variant) -> Pool:
         name = (database.name, client_user)
         user = database.user or client_user
         address = database.address
-        unix = isinstance(address, UnixAddress)
         target = Target(
             host=None if isinstance(address, UnixAddress) else address.host,
             port=address.port,
@@ -76,7 +93,6 @@ class Directory:
             settings=wishes,
             high_water=self._settings.pooler.buffer_high_water,
         )
-        assert unix == (target.host is None)
         quota = self._quotas.setdefault(name, Quota(database.max_servers))
         sticky = database.mode == "session"
         multiplexer = Multiplexer(framing_address(), sticky=sticky)
@@ -107,8 +123,6 @@ class Directory:
             log=log.bind(database=database.name, user=client_user),
         )
         self._pools[(*name, wishes)] = pool
-        if not wishes:
-            self._plain[name] = pool
         self._nursery.start_soon(pool.run)
         return pool
 
@@ -120,7 +134,7 @@ class Directory:
                 continue
             users = [settings.user] if settings.user else list(self._settings.users)
             for user in users:
-                self._make(database, user, ())
+                self._get(database, user, ())
 
     def stop_opening(self) -> None:
         for pool in self._pools.values():

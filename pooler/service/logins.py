@@ -1,8 +1,8 @@
-"""Connections that have not logged in yet: how many, and for how long.
+"""Connections that have said something and have not logged in yet: how many, and for how long.
 
 They cost memory and must cost those inside nothing else. When there are too many, the one that has
-been silent longest gives way, so that a flood of silent connections keeps no good client out: a good
-one logs in within milliseconds.
+taken longest gives way, so that a flood of slow ones keeps no good client out: a good one logs in
+within milliseconds. (Those that have said nothing yet are the listener's: EngineListener.)
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Logins:
     async def expire(self) -> None:
         """Closes those that take too long. Asleep while there is none; runs until cancelled."""
         while True:
-            if not self._sessions:
+            oldest = next(iter(self._sessions), None)
+            if oldest is None:
                 self._some = trio.Event()
                 await self._some.wait()
-            oldest = next(iter(self._sessions))
-            due = oldest.arrived + self.timeout
-            if due > trio.current_time():
+            elif (due := oldest.arrived + self.timeout) > trio.current_time():
                 await trio.sleep_until(due)
-            elif self._sessions.pop(oldest, 0) is None:
+            else:
+                del self._sessions[oldest]
                 oldest.stream.close()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Awaitable, Callable
-
 import structlog
 import trio
 
@@ -22,9 +19,8 @@ from trio_backends import ClientNews, ClientReport, EngineListener, EngineStream
 
 log = structlog.get_logger()
 
-# How long accepting rests when there is no descriptor left for another connection.
-DESCRIPTORS_PAUSE = 0.1  # seconds
-_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+# How long accepting rests when the kernel has no room (descriptors, memory) for a connection.
+ACCEPT_PAUSE = 0.1  # seconds
 
 
 class Service:
@@ -54,33 +50,27 @@ class Service:
                 nursery.start_soon(self._accept, listener)
 
     async def _accept(self, listener: EngineListener) -> None:
+        pooler = self._settings.pooler
+        listener.limit_silent(pooler.max_logins, pooler.client_login_timeout)
         while True:
             try:
-                self._begin(await listener.accept())
-                for stream in listener.take_all():
-                    self._begin(stream)
+                await listener.serve(self._client, self._nursery)
             except OSError as error:
-                if error.errno not in _NO_ROOM:
-                    log.warning("accepting a connection failed", error=str(error))
-                    continue
                 log.warning("no room for another connection", error=str(error))
-                await trio.sleep(DESCRIPTORS_PAUSE)
+                await trio.sleep(ACCEPT_PAUSE)
 
-    def _begin(self, stream: EngineStream) -> None:
+    async def _client(self, stream: EngineStream) -> None:
+        """A client's task. A fault of ours in it is its end, and a line in the log."""
         self._number += 1
         session = Session(stream, self._number)
         self._sessions[session] = None
         gave_way = self._logins.begin(session)
         if gave_way is not None:
-            log.info("too many log-ins: the oldest silent one gave way", client=gave_way.number)
-        self._nursery.start_soon(self._guarded, session.run, self)
-
-    async def _guarded(self, work: Callable[[Service], Awaitable[None]], house: Service) -> None:
-        """A fault of ours in one session is that session's end, and a line in the log."""
+            log.info("too many log-ins: the oldest gave way", client=gave_way.number)
         try:
-            await work(house)
+            await session.run(self)
         except Exception:
-            log.exception("a session failed")
+            log.exception("a session failed", client=session.number)
 
     # -- House ------------------------------------------------------------------------
 
@@ -88,12 +78,12 @@ class Service:
         user = arrival.startup.user
         return self._gatekeeper.check(user, self._settings.users.get(user))
 
-    def admitted(self, session: Session, arrival: Arrival) -> Pool:
+    async def admitted(self, session: Session, arrival: Arrival) -> Pool:
         if self._draining:
             raise PostgresError("FATAL", "57P03", "the pooler is shutting down")
         if len(self._sessions) - len(self._logins) >= self._settings.pooler.max_clients:
             raise PostgresError("FATAL", "53300", "sorry, too many clients already")
-        pool = self.directory.pool_for(arrival.startup)
+        pool = await self.directory.pool_for(arrival.startup)
         self._logins.end(session)
         self._keys.give(session)
         if self._log_connections:

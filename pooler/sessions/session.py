@@ -7,7 +7,6 @@ in ``Multiplexer.serve``.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from typing import Protocol
 
 import trio
@@ -19,7 +18,7 @@ from pooler.sessions.farewell import farewell
 from pooler.wire import messages
 from pooler.wire.errors import PostgresError
 from pooler.wire.startup import CancelRequest
-from trio_backends import ClientNews, ClientReport, EngineStream
+from trio_backends import ClientReport, EngineStream
 
 # A client that does not read what it is told is closed all the same.
 FAREWELL_TIMEOUT = 1.0  # seconds
@@ -31,7 +30,7 @@ class House(Protocol):
     def check_for(self, arrival: Arrival) -> Check:
         """What this client has to prove."""
 
-    def admitted(self, session: Session, arrival: Arrival) -> Pool:
+    async def admitted(self, session: Session, arrival: Arrival) -> Pool:
         """A client has logged in. PostgresError: there is no such database, or no room."""
 
     async def cancel(self, request: CancelRequest) -> None:
@@ -47,7 +46,16 @@ class House(Protocol):
 class Session:
     """One client connection."""
 
-    __slots__ = ("__weakref__", "arrived", "database", "number", "pool", "process_id", "secret", "stream", "user")
+    __slots__ = (
+        "arrived",
+        "database",
+        "number",
+        "pool",
+        "process_id",
+        "secret",
+        "stream",
+        "user",
+    )
 
     def __init__(self, stream: EngineStream, number: int) -> None:
         self.stream = stream
@@ -94,28 +102,23 @@ class Session:
             return None
         self.user, self.database = arrival.startup.user, arrival.startup.database
         rest = await authenticate(self.stream, arrival, house.check_for(arrival))
-        pool = self.pool = house.admitted(self, arrival)
-        parameters = pool.parameters
-        if parameters is None:
-            parameters = await pool.first_parameters()
-        self.stream.send_now(self._greeting(parameters, arrival))
+        pool = self.pool = await house.admitted(self, arrival)
+        statuses = pool.statuses or await pool.first_statuses()
+        name = arrival.startup.parameters.get("application_name", "")
+        self.stream.send_now(
+            b"".join(
+                (
+                    messages.AUTHENTICATION_OK,
+                    statuses,
+                    messages.parameter_status("application_name", name),
+                    messages.backend_key_data(self.process_id, self.secret),
+                    messages.ready_for_query(),
+                )
+            )
+        )
         if rest:
             self.stream.put_back(rest)
         return pool
-
-    def _greeting(self, parameters: Mapping[str, str], arrival: Arrival) -> bytes:
-        own = {"application_name": arrival.startup.parameters.get("application_name", "")}
-        statuses = [
-            messages.parameter_status(name, value) for name, value in {**parameters, **own}.items()
-        ]
-        return b"".join(
-            (
-                messages.AUTHENTICATION_OK,
-                *statuses,
-                messages.backend_key_data(self.process_id, self.secret),
-                messages.ready_for_query(),
-            )
-        )
 
     async def _tell(self, error: PostgresError) -> None:
         with (
@@ -130,6 +133,3 @@ class Session:
             self.stream.close()
         else:
             self.pool.multiplexer.ask_to_leave(self.stream)
-
-
-__all__ = ["ClientNews", "House", "Session"]

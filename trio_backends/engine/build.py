@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = "trio_backends/engine"  # paths of sources are relative to the root: setuptools demands it
 SOURCES = [
     "engine.c",
+    "listener.c",
     "stream.c",
     "relay.c",
     "multiplexer.c",

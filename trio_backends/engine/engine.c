@@ -146,13 +146,22 @@ static int64_t time_to_wait(const struct tb_engine *engine, int64_t deadline)
     return until > engine->now ? until - engine->now : 0;
 }
 
+/* Whatever may have to be timed out, between turns. */
+static void check(struct tb_engine *engine)
+{
+    engine->check_at = INT64_MAX;
+    for (struct tb_listener *listener = engine->listeners; listener; listener = listener->next)
+        tb_listener_check(listener);
+    tb_mux_check(engine);
+}
+
 int tb_wait(struct tb_engine *engine, int64_t timeout_ns)
 {
     engine->now = tb_clock();
     int64_t deadline = timeout_ns < 0 ? INT64_MAX : engine->now + timeout_ns;
     for (;;) {
         if (engine->now >= engine->check_at)
-            tb_mux_check(engine);
+            check(engine);
         int result = engine->driver->turn(engine, time_to_wait(engine, deadline));
         if (engine->event_count)
             break;

@@ -2,6 +2,7 @@
  *
  *   driver_*.c     one kernel mechanism each: struct tb_driver below is all that they offer
  *   engine.c       the wait: turns of the driver until Python has something to decide; events; time
+ *   listener.c     connections accepted and not yet taken, those that have not said anything too
  *   stream.c       a connected socket: bytes received and not yet taken, bytes on their way out
  *   relay.c        two streams joined          multiplexer.c   many clients over few servers
  *
@@ -44,7 +45,7 @@ struct tb_member;
 enum tb_event_kind {
     TB_EV_READABLE = 1, /* a watched descriptor (handle); value: 0 or a negative errno */
     TB_EV_WRITABLE,
-    TB_EV_ACCEPTED,     /* a listener (handle); value: the new descriptor or a negative errno */
+    TB_EV_ACCEPTED,     /* a listener (handle) has streams to take; value: 0 or a negative errno */
     TB_EV_RECEIVED,     /* a stream (handle) has bytes or its end, and someone waits for them */
     TB_EV_SENT,         /* a stream (handle) has room to send again, or failed */
     TB_EV_CLIENT,       /* a multiplexer's client (handle); value: enum tb_client_news */
@@ -98,6 +99,9 @@ struct tb_stream {
     const struct tb_owner *owner;
     struct tb_stream *peer;     /* relay.c */
     struct tb_member *member;   /* multiplexer.c */
+    struct tb_listener *listener; /* listener.c, until it is taken */
+    struct tb_stream *queue_prev, *queue_next;
+    int64_t since;
     struct tb_stream *dirty_next, *prev, *next;
     struct tb_queue in, out;
     uint64_t token;
@@ -114,13 +118,24 @@ struct tb_stream {
     bool closed;
 };
 
+struct tb_line { /* of streams that nobody has taken yet, oldest first */
+    struct tb_stream *first, *last;
+    uint32_t count;
+};
+
 struct tb_listener {
     struct tb_engine *engine;
     struct tb_listener *prev, *next;
+    struct tb_line silent, ready;
     uint64_t token;
+    int64_t patience;      /* ns that a connection may be silent; 0: for ever */
+    uint64_t dropped;      /* connections closed because they were silent */
+    uint32_t high_water;   /* of its connections */
+    uint32_t silent_limit; /* above it the oldest silent connection gives way; 0: no limit */
     int fd;
     uint32_t driver_bits;
-    bool wanted, closed;
+    bool until_data;       /* a connection is offered when it has sent something, not before */
+    bool wanted, told, closed;
 };
 
 /* ---------------------------------------------------------------- the seam */
@@ -180,7 +195,7 @@ struct tb_engine {
     uint32_t event_count, event_room;
     uint64_t next_token;
     int64_t now;                 /* ns, CLOCK_MONOTONIC, read once a turn */
-    int64_t check_at;            /* when a multiplexer may have something to time out */
+    int64_t check_at;            /* when something may have to be timed out */
     struct tb_counters counters;
     int wake_fd, wake_write_fd; /* a pipe: works on every kernel */
     bool guest;
@@ -216,13 +231,23 @@ void *tb_alloc(size_t size); /* zeroed; ends the process when there is no memory
 
 /* ---------------------------------------------------------------- listeners and streams */
 
-struct tb_listener *tb_listener_new(struct tb_engine *, int fd);
+/* until_data: a connection is offered when it has sent something (or ended); before, it costs no more
+ * than a stream, however many there are. */
+struct tb_listener *tb_listener_new(struct tb_engine *, int fd, uint32_t high_water,
+                                    bool until_data);
+void tb_listener_limit_silent(struct tb_listener *, uint32_t count, int64_t patience_ns);
+uint64_t tb_listener_dropped(const struct tb_listener *);
 int tb_listener_want(struct tb_listener *, bool);
+/* The connection that has been ready longest, or NULL; it is the caller's. */
+struct tb_stream *tb_listener_take(struct tb_listener *);
 void tb_listener_close(struct tb_listener *);
 uint64_t tb_listener_token(const struct tb_listener *);
 void tb_listener_gone(struct tb_listener *);
 void tb_accepted(struct tb_listener *, int fd_or_error);
+void tb_listener_forget(struct tb_stream *); /* the stream is being closed untaken */
+void tb_listener_check(struct tb_listener *); /* engine.c: silent connections whose time is up */
 
+/* The descriptor must be non-blocking already. */
 struct tb_stream *tb_stream_new(struct tb_engine *, int fd, uint32_t high_water);
 uint64_t tb_stream_token(const struct tb_stream *);
 int tb_stream_fd(const struct tb_stream *);

@@ -689,7 +689,6 @@ static void check_list(struct list *list, int64_t limit, bool servers, int news)
 
 void tb_mux_check(struct tb_engine *engine)
 {
-    engine->check_at = INT64_MAX;
     for (struct tb_mux *mux = engine->muxes; mux; mux = mux->next) {
         check_list(&mux->waiting, mux->limits.wait, false, TB_CLIENT_WAITED);
         check_list(&mux->clients_idle, mux->limits.client_idle, false, TB_CLIENT_IDLE);

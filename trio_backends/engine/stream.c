@@ -1,4 +1,4 @@
-/* Streams and listeners: bytes received and not yet taken, bytes on their way out.
+/* Streams: bytes received and not yet taken, bytes on their way out.
  *
  * A queue is a list of segments. A lent segment points into a driver's buffer and lives until the
  * stream is flushed, at the end of the turn; a heap segment owns its bytes. While the kernel's buffer
@@ -10,7 +10,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -134,9 +133,6 @@ static void queue_own(struct tb_engine *engine, struct tb_queue *queue)
 struct tb_stream *tb_stream_new(struct tb_engine *engine, int fd, uint32_t high_water)
 {
     struct tb_stream *stream = tb_alloc(sizeof *stream);
-    int flags = fcntl(fd, F_GETFL);
-    if (flags >= 0 && !(flags & O_NONBLOCK))
-        fcntl(fd, F_SETFL, flags | O_NONBLOCK);
     stream->engine = engine;
     stream->fd = fd;
     stream->high_water = high_water;
@@ -210,6 +206,8 @@ void tb_stream_close(struct tb_stream *stream)
         tb_mux_remove(stream);
     if (stream->peer)
         tb_relay_stop(stream);
+    if (stream->listener)
+        tb_listener_forget(stream);
     if (!stream->error)
         send_now(stream);
     if (stream->dirty)
@@ -511,67 +509,4 @@ int tb_stream_send(struct tb_stream *stream, const uint8_t *bytes, size_t n)
 int tb_stream_shutdown_send(struct tb_stream *stream)
 {
     return shutdown(stream->fd, SHUT_WR) < 0 ? -errno : 0;
-}
-
-/* ---------------------------------------------------------------- listeners */
-
-struct tb_listener *tb_listener_new(struct tb_engine *engine, int fd)
-{
-    struct tb_listener *listener = tb_alloc(sizeof *listener);
-    int flags = fcntl(fd, F_GETFL);
-    if (flags >= 0 && !(flags & O_NONBLOCK))
-        fcntl(fd, F_SETFL, flags | O_NONBLOCK);
-    listener->engine = engine;
-    listener->fd = fd;
-    listener->token = engine->next_token++;
-    listener->next = engine->listeners;
-    if (listener->next)
-        listener->next->prev = listener;
-    engine->listeners = listener;
-    return listener;
-}
-
-uint64_t tb_listener_token(const struct tb_listener *listener)
-{
-    return listener->token;
-}
-
-int tb_listener_want(struct tb_listener *listener, bool wanted)
-{
-    if (listener->wanted == wanted)
-        return 0;
-    listener->wanted = wanted;
-    if (wanted)
-        return listener->engine->driver->accept_start(listener);
-    listener->engine->driver->accept_stop(listener);
-    return 0;
-}
-
-void tb_accepted(struct tb_listener *listener, int fd_or_error)
-{
-    /* After an error (no descriptors left, say) Python decides when to go on. */
-    if (fd_or_error < 0 && fd_or_error != -ECONNABORTED)
-        tb_listener_want(listener, false);
-    tb_emit(listener->engine, TB_EV_ACCEPTED, listener->token, fd_or_error);
-}
-
-void tb_listener_close(struct tb_listener *listener)
-{
-    if (listener->closed)
-        return;
-    listener->closed = true;
-    listener->wanted = false;
-    listener->engine->driver->forget_listener(listener);
-}
-
-void tb_listener_gone(struct tb_listener *listener)
-{
-    if (listener->prev)
-        listener->prev->next = listener->next;
-    else
-        listener->engine->listeners = listener->next;
-    if (listener->next)
-        listener->next->prev = listener->prev;
-    close(listener->fd);
-    free(listener);
 }
