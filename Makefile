@@ -69,14 +69,16 @@ $(READY): $(PY) pyproject.toml setup.py $(NATIVE)
 
 .PHONY: lint
 lint: $(READY) ## ruff, mypy, import-linter, and our C with warnings as errors
-	@$(VENV)/bin/ruff check -q .
-	@$(VENV)/bin/ruff format -q --check .
-	@$(VENV)/bin/mypy
-	@said=$$($(VENV)/bin/lint-imports) || { echo "$$said"; exit 1; }
-	@for file in $(OUR_C); do \
+	@failed=; \
+	$(VENV)/bin/ruff check -q . || failed="$$failed ruff-check"; \
+	$(VENV)/bin/ruff format -q --diff . || failed="$$failed ruff-format"; \
+	$(VENV)/bin/mypy || failed="$$failed mypy"; \
+	said=$$($(VENV)/bin/lint-imports) || { echo "$$said"; failed="$$failed lint-imports"; }; \
+	for file in $(OUR_C); do \
 		$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -Itrio_backends/engine -Ipooler/wire \
-			-c -o /dev/null $$file || exit 1; done
-	@echo 'lint: all is well'
+			-c -o /dev/null $$file || failed="$$failed $$file"; done; \
+	if [ -n "$$failed" ]; then echo "lint: failed:$$failed" >&2; exit 1; fi; \
+	echo 'lint: all is well'
 
 .PHONY: bench
 bench: $(READY) ## measure beside PgBouncer; ARGS passes arguments to bench.run

@@ -7,6 +7,8 @@ within milliseconds. (Those that have said nothing yet are the listener's: Engin
 
 from __future__ import annotations
 
+import math
+
 import trio
 
 from pooler.sessions.session import Session
@@ -19,7 +21,7 @@ class Logins:
         self.limit = limit
         self.timeout = timeout
         self._sessions: dict[Session, None] = {}  # in order of arrival
-        self._some = trio.Event()
+        self._next_look = trio.CancelScope()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -27,7 +29,8 @@ class Logins:
     def begin(self, session: Session) -> Session | None:
         """A connection has come; returns the one that gave way for it, already closed."""
         self._sessions[session] = None
-        self._some.set()
+        if self._next_look.deadline == math.inf:
+            self._next_look.deadline = session.arrived + self.timeout
         if len(self._sessions) <= self.limit:
             return None
         oldest = next(iter(self._sessions))
@@ -40,14 +43,19 @@ class Logins:
         self._sessions.pop(session, None)
 
     async def expire(self) -> None:
-        """Closes those that take too long. Asleep while there is none; runs until cancelled."""
+        """Closes those that take too long; runs until cancelled.
+
+        Looks when the oldest that there was would be due: most have long been done by then, and
+        their coming and going does not wake this task.
+        """
         while True:
-            oldest = next(iter(self._sessions), None)
-            if oldest is None:
-                self._some = trio.Event()
-                await self._some.wait()
-            elif (due := oldest.arrived + self.timeout) > trio.current_time():
-                await trio.sleep_until(due)
-            else:
+            with self._next_look:
+                await trio.sleep_forever()
+            self._next_look = trio.CancelScope()
+            while (oldest := next(iter(self._sessions), None)) is not None:
+                due = oldest.arrived + self.timeout
+                if due > trio.current_time():
+                    self._next_look.deadline = due
+                    break
                 del self._sessions[oldest]
                 oldest.stream.close()
