@@ -1,9 +1,9 @@
 """Puts a manager into one Trio run. The only file that touches Trio's private names.
 
 An instrument's ``before_run`` is called by the runner before the first task exists. There, and for
-that run only, the runner's IOManager is exchanged. Trio logs and swallows what an instrument raises,
-so the manager is made before the run, where its errors surface, and the first task checks that it is
-the one in use: a backend asked for by name never silently becomes another.
+that run only, the runner's IOManager is exchanged. Trio logs and swallows what an instrument
+raises, so the manager is made before the run, where its errors surface, and the first task checks
+that it is the one in use: a backend asked for by name never silently becomes another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from ._manager import EngineIOManager
 
 T = TypeVar("T")
 
-# What the runner calls on its IOManager, with the names of the parameters: unchanged since Trio 0.16.
+# What the runner calls on its IOManager, with the names of the parameters: unchanged since Trio
+# 0.16.
 _CONTRACT: dict[str, tuple[str, ...]] = {
     "get_events": ("self", "timeout"),
     "process_events": ("self", "events"),
@@ -34,7 +35,9 @@ _CONTRACT: dict[str, tuple[str, ...]] = {
 
 
 class ContractBroken(ImportError):
-    """This version of Trio has changed what a backend relies on; the message names the difference."""
+    """This version of Trio has changed what a backend relies on; the message names the
+    difference.
+    """
 
 
 def _difference() -> str | None:

@@ -4,12 +4,12 @@ What Trio calls: ``get_events`` waits, ``process_events`` reschedules tasks, ``w
 ``wait_writable`` and ``notify_closing`` are its public low-level API, ``force_wakeup`` serves guest
 mode, ``statistics`` and ``close`` are what they say. See trio/_core/_io_epoll.py for the original.
 
-While ``get_events`` waits, the engine relays: a call may move the bytes of many thousand messages and
-return for none of them.
+While ``get_events`` waits, the engine relays: a call may move the bytes of many thousand messages
+and return for none of them.
 
-In guest mode Trio calls ``get_events`` in a worker thread, while the host's thread may call everything
-else. The engine is not touched there: the worker polls the engine's descriptor, and the turn is made
-in ``process_events``, in the host's thread.
+In guest mode Trio calls ``get_events`` in a worker thread, while the host's thread may call
+everything else. The engine is not touched there: the worker polls the engine's descriptor, and
+the turn is made in ``process_events``, in the host's thread.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _READABLE: int = lib.TB_EV_READABLE
 _WRITABLE: int = lib.TB_EV_WRITABLE
 _EVENT = struct.Struct("=IiQ")  # struct tb_event
 _WHY_SIZE = 256
-# What Trio passes when there is no deadline; a timer for it would be set and cancelled at every wait.
+# What Trio passes when there is no deadline; a timer for it would be set and cancelled at every
+# wait.
 _FOREVER = 86400.0  # seconds
 
 

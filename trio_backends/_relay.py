@@ -1,9 +1,9 @@
 """Joined streams: what the engine does while Python sleeps.
 
-:func:`relay` joins two streams. A :class:`Multiplexer` joins many clients with few servers, switching
-where a *framing* (a table of C functions, see engine/framing.h) says that nothing is owed and nothing
-open. A task parks in :meth:`Multiplexer.serve` or :meth:`Multiplexer.server_news` and wakes up only
-when there is something to decide.
+:func:`relay` joins two streams. A :class:`Multiplexer` joins many clients with few servers,
+switching where a *framing* (a table of C functions, see engine/framing.h) says that nothing is
+owed and nothing open. A task parks in :meth:`Multiplexer.serve` or
+:meth:`Multiplexer.server_news` and wakes up only when there is something to decide.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class Multiplexer:
         open_idle: float = 0,
         server_idle: float = 0,
     ) -> None:
-        """How long each may last, in seconds; 0: for ever. Holds for those who are there already."""
+        """How long each may last, in seconds; 0: for ever. Holds for who is there already."""
         limits = ffi.new("struct tb_mux_limits *")
         limits.wait = _nanoseconds(wait)
         limits.client_idle = _nanoseconds(client_idle)

@@ -1,11 +1,11 @@
 """Trio streams and listeners on the engine's own accept, receive and send.
 
-A stream here costs the kernel one registration for its whole life and, on io_uring, no system call to
-receive. It follows Trio's rules: every operation is a checkpoint, one task at a time may receive and
-one send, closing wakes both.
+A stream here costs the kernel one registration for its whole life and, on io_uring, no system
+call to receive. It follows Trio's rules: every operation is a checkpoint, one task at a time may
+receive and one send, closing wakes both.
 
-Back-pressure: what has been received and not yet taken is bounded by ``high_water`` (and by what the
-kernel had already delivered when it was reached); the kernel's own buffers do the rest.
+Back-pressure: what has been received and not yet taken is bounded by ``high_water`` (and by what
+the kernel had already delivered when it was reached); the kernel's own buffers do the rest.
 """
 
 from __future__ import annotations
@@ -66,7 +66,10 @@ class EngineStream(trio.abc.HalfCloseableStream):
 
     @classmethod
     def adopt(
-        cls, sock: stdlib_socket.socket | trio.socket.SocketType, *, high_water: int = DEFAULT_HIGH_WATER
+        cls,
+        sock: stdlib_socket.socket | trio.socket.SocketType,
+        *,
+        high_water: int = DEFAULT_HIGH_WATER,
     ) -> EngineStream:
         """Takes over a connected stream socket; the socket object is detached and of no more use.
 
@@ -277,11 +280,13 @@ class EngineStream(trio.abc.HalfCloseableStream):
 class EngineListener(trio.abc.Listener[EngineStream]):
     """A listening socket whose connections the engine accepts.
 
-    What is set on the listening socket (``TCP_NODELAY``, ``SO_KEEPALIVE``) holds for the connections.
+    What is set on the listening socket (``TCP_NODELAY``, ``SO_KEEPALIVE``) holds for the
+    connections.
 
     Args:
         until_data: offer a connection only when it has sent something or ended, for protocols in
-            which the client speaks first. Silent connections then cost no task and no Python object.
+            which the client speaks first. Silent connections then cost no task and no Python
+            object.
     """
 
     def __init__(
@@ -343,7 +348,9 @@ class EngineListener(trio.abc.Listener[EngineStream]):
         return stream
 
     def accept_nowait(self) -> EngineStream | None:
-        """What :meth:`accept` would return without waiting; None: nothing. Raises OSError likewise."""
+        """What :meth:`accept` would return without waiting; None: nothing. Raises OSError
+        likewise.
+        """
         if self._listener is None:
             raise trio.ClosedResourceError("this listener is closed")
         pointer = lib.tb_listener_take(self._listener)
@@ -418,7 +425,9 @@ class EngineListener(trio.abc.Listener[EngineStream]):
 async def open_tcp_stream(
     host: str, port: int, *, high_water: int = DEFAULT_HIGH_WATER
 ) -> EngineStream:
-    """As ``trio.open_tcp_stream`` (name resolution, happy eyeballs), on the engine. Raises OSError."""
+    """As ``trio.open_tcp_stream`` (name resolution, happy eyeballs), on the engine. Raises
+    OSError.
+    """
     stream = await trio.open_tcp_stream(host, port)
     return EngineStream.adopt(stream.socket, high_water=high_water)
 

@@ -1,7 +1,7 @@
 """A client on its way in: encryption requests, start-up packet, authentication.
 
-"Message Flow", "Start-up", of PostgreSQL's manual. Reads exactly as far as the log-in goes; what the
-client has sent behind it stays in the stream for the engine.
+"Message Flow", "Start-up", of PostgreSQL's manual. Reads exactly as far as the log-in goes; what
+the client has sent behind it stays in the stream for the engine.
 """
 
 from __future__ import annotations

@@ -48,9 +48,7 @@ class Target:
 
 def _unreachable(target: Target, error: OSError) -> PostgresError:
     reason = error.strerror or str(error.__cause__ or error)
-    return PostgresError(
-        "FATAL", "08001", f"could not connect to the server at {target}: {reason}"
-    )
+    return PostgresError("FATAL", "08001", f"could not connect to the server at {target}: {reason}")
 
 
 def _lost() -> PostgresError:
@@ -89,7 +87,9 @@ class ServerLink:
     # -- log-in -----------------------------------------------------------------------
 
     async def log_in(self) -> None:
-        """Until the first ReadyForQuery. Raises PostgresError, the server's own where it sent one."""
+        """Until the first ReadyForQuery. Raises PostgresError, the server's own where it sent
+        one.
+        """
         target = self.target
         wanted = {"user": target.user, "database": target.database, **dict(target.settings)}
         try:
@@ -136,7 +136,9 @@ class ServerLink:
                 exchange = self._begin_scram(request)
                 first = messages.sasl_initial_response(scram.MECHANISM, exchange.first())
                 await self.stream.send_all(first)
-            elif isinstance(request, messages.AuthenticationSASLContinue | messages.AuthenticationSASLFinal):
+            elif isinstance(
+                request, messages.AuthenticationSASLContinue | messages.AuthenticationSASLFinal
+            ):
                 await self._go_on_with_scram(exchange, request)
             else:
                 await self.stream.send_all(messages.password_message(self._password(request)))
@@ -158,7 +160,7 @@ class ServerLink:
             "FATAL",
             "28P01",
             f'no usable password for user "{self.target.user}" on the server',
-            "The server asks for a password, and the pooler has none, or only a hash of another kind.",
+            "It asks for a password, and the pooler has none, or only a hash of another kind.",
             "Give it in users_file or with the database.",
         )
 
@@ -236,7 +238,8 @@ class ServerLink:
     # -- the end ----------------------------------------------------------------------
 
     async def cancel(self) -> None:
-        """Sends a CancelRequest on a connection of its own; returns when PostgreSQL has closed that.
+        """Sends a CancelRequest on a connection of its own; returns when PostgreSQL has closed
+        that.
 
         PostgreSQL signals the process before it closes, so whatever the server is sent afterwards
         cannot be hit any more. Failures are passed over: then nothing is cancelled.
@@ -280,6 +283,4 @@ async def open_server(target: Target, timeout: float) -> ServerLink:
             stream.close()
             raise
         return link
-    raise PostgresError(
-        "FATAL", "08001", f"could not connect to the server at {target}: timed out"
-    )
+    raise PostgresError("FATAL", "08001", f"could not connect to the server at {target}: timed out")

@@ -1,8 +1,8 @@
 """The servers of one database and user that clients share.
 
-The multiplexer knows which server is idle, joined or parked; there is no second list. The pool decides
-how many there are, opens them when clients wait, and has one Trio task for each, which logs it in,
-parks until the engine has something to decide, cleans it, and closes it.
+The multiplexer knows which server is idle, joined or parked; there is no second list. The pool
+decides how many there are, opens them when clients wait, and has one Trio task for each, which
+logs it in, parks until the engine has something to decide, cleans it, and closes it.
 """
 
 from __future__ import annotations
@@ -298,7 +298,9 @@ class Pool:
         if news is ServerNews.IDLE:
             return self.size <= self.limits.min_servers
         if news is ServerNews.VIOLATION:
-            self._log.warning("a server broke the protocol", why=self.multiplexer.why(server.stream))
+            self._log.warning(
+                "a server broke the protocol", why=self.multiplexer.why(server.stream)
+            )
         return False
 
     async def _heard(self, server: Server) -> bool:

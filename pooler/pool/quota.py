@@ -1,8 +1,8 @@
 """How many servers a database and user may have, over all pools that share the limit.
 
 Clients with other start-up parameters need other servers, so a database and user may have several
-pools. They share one limit: a pool whose clients wait while it has no server at all gets a place from
-the sibling that has most, whose next free server is retired for it.
+pools. They share one limit: a pool whose clients wait while it has no server at all gets a place
+from the sibling that has most, whose next free server is retired for it.
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ class Gatekeeper:
             return Trust()
         if self._method == "password":
             return Cleartext(_stored(user, secret))
-        # A client that knows its SCRAM secret only cannot do MD5, so SCRAM it is, as PostgreSQL does.
+        # A client that knows its SCRAM secret only cannot do MD5, so SCRAM it is, as PostgreSQL
+        # does.
         if self._method == "md5" and not isinstance(secret, ScramSecret):
             stored = _stored(user, secret)
             if isinstance(stored, str):
@@ -103,7 +104,9 @@ def _stored(user: str, secret: Secret | None) -> str | scram.Verifier | None:
 
 
 def plain_matches(secret: str | scram.Verifier | None, user: str, password: str) -> bool:
-    """Does a password that came in the clear fit what is stored? Constant time; slow for verifiers."""
+    """Does a password that came in the clear fit what is stored? Constant time; slow for
+    verifiers.
+    """
     if isinstance(secret, scram.Verifier):
         derived = scram.derive_verifier(password, secret.salt, secret.iterations)
         return hmac.compare_digest(derived.stored_key, secret.stored_key)

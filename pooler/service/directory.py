@@ -12,8 +12,8 @@ from pooler.config.users import Md5Secret
 from pooler.links.server import ServerLink, Target, open_server
 from pooler.pool import Limits, Pool, Quota, ServerFailed
 from pooler.rules.parameters import Variant, variant
-from pooler.wire.framing import framing_address
 from pooler.wire.errors import PostgresError
+from pooler.wire.framing import framing_address
 from pooler.wire.startup import Startup
 from trio_backends import Multiplexer
 

@@ -10,7 +10,9 @@ from pooler.wire.startup import CancelRequest
 
 SECRET_LENGTH = 4  # bytes; protocol 3.0 has no more
 _KEY_LENGTH = 4 + SECRET_LENGTH
-_AT_ONCE = 4096  # bytes asked of the kernel's generator at a time; a system call for each key is dear
+_AT_ONCE = (
+    4096  # bytes asked of the kernel's generator at a time; a system call for each key is dear
+)
 
 
 class CancelKeys:

@@ -1,7 +1,7 @@
 """A client's life between its first byte and its last.
 
-While it is logged in and nothing has to be decided, all there is of it in Python is this task, asleep
-in ``Multiplexer.serve``.
+While it is logged in and nothing has to be decided, all there is of it in Python is this task,
+asleep in ``Multiplexer.serve``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Builds ``trio_backends._engine``, the engine, with cffi in API mode.
 
 setup.py runs this from the project's root; so does ``python trio_backends/engine/build.py``, which
-leaves the extension beside the package's modules. Each driver compiles to nothing on a platform that
-is not its own.
+leaves the extension beside the package's modules. Each driver compiles to nothing on a platform
+that is not its own.
 """
 
 import os
