@@ -14,7 +14,9 @@ from bench.figures import BASELINE
 from bench.peers import ROOT, find_pgbouncer
 from pooler import __version__
 
-__all__ = ["collect"]
+__all__ = ["collect", "why_too_busy"]
+
+QUIET_LOAD = 0.25  # of each CPU, averaged over the last minute
 
 
 def collect() -> dict[str, str]:
@@ -33,6 +35,14 @@ def collect() -> dict[str, str]:
         said = _said([str(program), "--version"]).splitlines()
         found[BASELINE] = said[0].removeprefix("PgBouncer ") if said else "unknown"
     return found
+
+
+def why_too_busy() -> str | None:
+    """Words about other work on the machine, where that is enough to spoil the figures."""
+    load, cpus = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if load <= QUIET_LOAD * cpus:
+        return None
+    return f"the machine had other work (load {load:.2f} on {cpus} CPUs): only ratios say something"
 
 
 def _commit() -> str:

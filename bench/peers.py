@@ -24,6 +24,7 @@ __all__ = [
     "BenchFailed",
     "Peer",
     "Start",
+    "TooShort",
     "find_pgbouncer",
     "pgbouncer",
     "spawned",
@@ -46,6 +47,10 @@ LIBC = ctypes.CDLL(None)
 
 class BenchFailed(Exception):
     """Something cannot be measured; the text says why."""
+
+
+class TooShort(BenchFailed):
+    """A round did not last long enough to say anything."""
 
 
 @dataclass(frozen=True)

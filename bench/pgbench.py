@@ -7,6 +7,7 @@ the start nor the leaving at the end is in them.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
@@ -14,10 +15,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.figures import Round, Row, percentile
-from bench.peers import BenchFailed, Peer, spawned
+from bench.peers import BenchFailed, Peer, TooShort, spawned
 from bench.proc import CpuMeter
 
-__all__ = ["Reading", "Transaction", "command", "figures", "fill", "parse_log", "run_round"]
+__all__ = [
+    "Reading",
+    "Transaction",
+    "command",
+    "connection_time",
+    "figures",
+    "fill",
+    "parse_log",
+    "run_round",
+    "warm_up",
+]
 
 SAMPLE_INTERVAL = 0.05  # seconds between two readings of the CPU time
 SETTLE = 0.2  # seconds after the first transaction that do not count: servers may be opened
@@ -60,6 +71,30 @@ def _address(peer: Peer) -> list[str]:
     return ["-h", peer.host, "-p", str(peer.port), "-U", "postgres", "postgres"]
 
 
+def warm_up(pgbench: Path, peer: Peer, row: Row, directory: Path) -> float:
+    """A second of load that is not measured; the seconds that the clients took to connect.
+
+    It fills PostgreSQL's cache and the pools. pgbench counts connecting as part of the time that it
+    is given: measured rounds are to be that much longer. Raises BenchFailed as run_round() does.
+    """
+    args = command(pgbench, peer, row, 1, directory / "pgbench")
+    begun = time.monotonic()
+    try:
+        output = _call(args)
+    finally:
+        _remove_logs(directory)
+    if row.kind == "connect":
+        return 0.0
+    # Not told where the second was over before all had connected.
+    return connection_time(output) or time.monotonic() - begun
+
+
+def connection_time(output: str) -> float | None:
+    """Of pgbench's report, in seconds; None where it does not say it."""
+    match = re.search(r"^initial connection time = ([\d.]+) ms", output, re.MULTILINE)
+    return float(match[1]) / 1e3 if match else None
+
+
 def run_round(pgbench: Path, peer: Peer, row: Row, seconds: int, directory: Path) -> Round:
     """Raises BenchFailed if pgbench or the pooler failed, with what pgbench said."""
     log = directory / "pgbench"
@@ -70,9 +105,13 @@ def run_round(pgbench: Path, peer: Peer, row: Row, seconds: int, directory: Path
             with path.open() as lines:
                 transactions += parse_log(lines)
     finally:
-        for path in directory.glob("pgbench.*"):
-            path.unlink()
+        _remove_logs(directory)
     return figures(transactions, readings, reconnecting=row.kind == "connect", cpu=bool(peer.pid))
+
+
+def _remove_logs(directory: Path) -> None:
+    for path in directory.glob("pgbench.*"):
+        path.unlink()
 
 
 def _run(args: Sequence[str], peer: Peer, directory: Path, seconds: int) -> list[Reading]:
@@ -96,10 +135,12 @@ def _run(args: Sequence[str], peer: Peer, directory: Path, seconds: int) -> list
     return readings
 
 
-def _call(args: Sequence[str]) -> None:
+def _call(args: Sequence[str]) -> str:
+    """Runs a program to its end; what it printed."""
     done = subprocess.run(args, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         raise BenchFailed(f"{' '.join(args)}: {done.stderr.strip()[-500:]}")
+    return done.stdout
 
 
 def parse_log(lines: Iterable[str]) -> list[Transaction]:
@@ -131,13 +172,13 @@ def figures(
     With *reconnecting* (pgbench -C), latency is from the end of one transaction of a client to the
     end of its next one: pgbench's own leaves the connecting out.
 
-    Raises BenchFailed where that time is too short to say anything.
+    Raises TooShort where that time is too short to say anything.
     """
     ends = [each.ended for each in transactions]
     begin, finish = (min(ends) + SETTLE, max(ends)) if ends else (0.0, 0.0)
     within = [each for each in readings if begin <= each.at <= finish]
     if len(within) < 2 or within[-1].at - within[0].at < SHORTEST:
-        raise BenchFailed("the round was too short: no transactions, or a machine too busy")
+        raise TooShort("the round was too short: few transactions, or a machine too busy")
     first, last = within[0], within[-1]
     counted = [each for each in transactions if first.at < each.ended <= last.at]
     latencies = (
@@ -146,7 +187,7 @@ def figures(
         else [each.latency for each in counted]
     )
     if not counted or not latencies:
-        raise BenchFailed("no transaction ended within the time that counts")
+        raise TooShort("no transaction ended within the time that counts")
     used = (last.nanoseconds - first.nanoseconds) / 1e3
     return Round(
         tps=len(counted) / (last.at - first.at),

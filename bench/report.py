@@ -15,7 +15,7 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Report:
-    """What a run found. *about*: its circumstances; *notes*: what could not be measured, why."""
+    """What a run found. *about*: its circumstances; *notes*: what to beware of."""
 
     about: Mapping[str, str]
     results: Sequence[RowResult]
@@ -30,7 +30,7 @@ class Report:
             parts.append(self._idle())
         parts.append(_bars(bars(self.results, self.idle)))
         if self.notes:
-            parts.append("## Not measured\n\n" + "\n".join(f"- {note}" for note in self.notes))
+            parts.append("## Beware\n\n" + "\n".join(f"- {note}" for note in self.notes))
         return "\n\n".join(parts) + "\n"
 
     def json(self) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -18,13 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import facts, idle, pgbench, plot, report
-from bench.figures import BASELINE, Idle, Row, RowResult
+from bench.figures import BASELINE, Idle, Round, Row, RowResult
 from bench.peers import (
     DIRECT,
     ROOT,
     BenchFailed,
     Peer,
     Start,
+    TooShort,
     find_pgbouncer,
     pgbouncer,
     trio_pooler,
@@ -106,7 +108,7 @@ class Bench:
     directory: Path
     results: list[RowResult] = field(default_factory=list)
     idle: dict[str, Idle] = field(default_factory=dict)
-    # Why something that was asked for could not be measured.
+    # Why something that was asked for could not be measured, or is not to be trusted.
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -125,6 +127,9 @@ class Bench:
 
     def run(self) -> None:
         """Every row that was asked for."""
+        busy = facts.why_too_busy()
+        if busy:
+            self.note(busy)
         pgbench.fill(self.pgbench, self.direct)
         starts = self._poolers()
         rows = self._rows()
@@ -132,7 +137,6 @@ class Bench:
             with contextlib.ExitStack() as stack:
                 peers = [self.direct] if DIRECT in self.options.peers else []
                 peers += self._started(starts, stack)
-                self._warm_up(peers)
                 for row in rows:
                     self.results.append(self._measure(row, peers))
         if "idle" in self.options.rows:
@@ -171,28 +175,41 @@ class Bench:
         rows = [Row(kind, n) for kind in ("simple", "extended") if kind in kinds for n in counts]
         return rows + ([Row("connect", CONNECT_CLIENTS)] if "connect" in kinds else [])
 
-    def _warm_up(self, peers: list[Peer]) -> None:
-        """Fills PostgreSQL's cache and the pools."""
-        for peer in peers:
-            with contextlib.suppress(BenchFailed):
-                pgbench.run_round(self.pgbench, peer, Row("simple", 20), 1, self.directory)
-
     def _measure(self, row: Row, peers: list[Peer]) -> RowResult:
         result = RowResult(row, {peer.name: [] for peer in peers})
+        seconds = {peer: self._warm_up(row, peer) for peer in peers}
         for number in range(self.options.rounds):
             _say(f"{row.kind}, {row.clients} clients: round {number + 1} of {self.options.rounds}")
             # There and back, so that none always comes after the same other one.
             for peer in peers if number % 2 == 0 else reversed(peers):
                 figures = None
                 try:
-                    figures = pgbench.run_round(
-                        self.pgbench, peer, row, self.options.seconds, self.directory
-                    )
+                    figures = self._round(row, peer, seconds[peer])
                 except BenchFailed as error:
-                    self.note(f"{row.kind}, {row.clients} clients, round {number + 1}: {error}")
+                    where = f"{row.kind}, {row.clients} clients, {peer.name}, round {number + 1}"
+                    self.note(f"{where}: {error}")
                 result.rounds[peer.name].append(figures)
                 self._wait_for_quiet()
         return result
+
+    def _round(self, row: Row, peer: Peer, seconds: int) -> Round:
+        """Once more, and longer, where the clients took so long to connect that nothing is left."""
+        try:
+            return pgbench.run_round(self.pgbench, peer, row, seconds, self.directory)
+        except TooShort:
+            self._wait_for_quiet()
+            longer = 2 * seconds + 2
+            return pgbench.run_round(self.pgbench, peer, row, longer, self.directory)
+
+    def _warm_up(self, row: Row, peer: Peer) -> int:
+        """Returns the seconds of a round, with those that the clients take to connect."""
+        connecting = 0.0
+        # What fails here fails in the first round too, where it is told.
+        with contextlib.suppress(BenchFailed):
+            connecting = pgbench.warm_up(self.pgbench, peer, row, self.directory)
+        self._wait_for_quiet()
+        # Some tenths of a second are no matter, a quarter of a round is.
+        return int(self.options.seconds) + math.ceil(connecting - 0.25)
 
     def _wait_for_quiet(self) -> None:
         """Returns when no more backends are ending, whose work would fall on the next peer."""

@@ -8,7 +8,14 @@ import pytest
 
 from bench.figures import Row
 from bench.peers import BenchFailed, Peer
-from bench.pgbench import Reading, Transaction, command, figures, parse_log
+from bench.pgbench import (
+    Reading,
+    Transaction,
+    command,
+    connection_time,
+    figures,
+    parse_log,
+)
 
 
 def load(count: int, interval: float, *, clients: int = 1) -> list[Transaction]:
@@ -103,3 +110,9 @@ def test_the_command(kind: str, options: list[str]) -> None:
     for option in ["/bin/pgbench -S", "-c 20", "-T 2", "-h 127.0.0.1", "-p 6432", *options]:
         assert option in line
     assert ("-C" in args) == (kind == "connect")
+
+
+def test_the_time_that_clients_take_to_connect() -> None:
+    report = "latency average = 24.1 ms\ninitial connection time = 1843.672 ms\ntps = 41 (…)\n"
+    assert connection_time(report) == pytest.approx(1.843672)
+    assert connection_time("average connection time = 0.4 ms\n") is None
