@@ -42,7 +42,7 @@ def why_too_busy() -> str | None:
     load, cpus = os.getloadavg()[0], len(os.sched_getaffinity(0))
     if load <= QUIET_LOAD * cpus:
         return None
-    return f"the machine had other work (load {load:.2f} on {cpus} CPUs): only ratios say something"
+    return f"the machine had other work (load {load:.2f} on {cpus} CPUs): the figures are rough"
 
 
 def _commit() -> str:
