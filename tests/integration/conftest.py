@@ -6,7 +6,6 @@ differ, with every one (fixture ``postgres``).
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -16,11 +15,11 @@ from tests.support.pooler import PoolerProcess, Poolers, configuration, poolers
 from tests.support.postgres import (
     EmbeddedPostgres,
     connect,
-    create_database,
     installations,
 )
 
 FIRST = next(iter(installations().values()), None)
+MakePooler = Callable[..., PoolerProcess]
 _numbers = itertools.count(1)
 
 
@@ -45,13 +44,18 @@ def own_pg() -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture
-def dbname(pg: EmbeddedPostgres) -> Iterator[str]:
-    """A database for one test: whoever is connected to it, the test has to do with."""
+def user(pg: EmbeddedPostgres) -> Iterator[str]:
+    """A superuser for one test, with a schema of the same name, which is first in its search_path.
+
+    Pools are per user, so the test has servers of its own, in a pooler that is there already.
+    """
     name = f"test_{next(_numbers)}"
-    create_database(pg, name)
+    with connect(pg) as conn:
+        conn.execute(f"CREATE ROLE {name} LOGIN SUPERUSER; CREATE SCHEMA AUTHORIZATION {name}")
     yield name
     with connect(pg) as conn:
-        conn.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s"
+        conn.execute(ended, [name])
 
 
 @pytest.fixture(params=["session", "transaction"])
@@ -73,16 +77,14 @@ def pooler(pg: EmbeddedPostgres, backend: str, mode: str, running: Poolers) -> P
     return running.get(configuration(pg, backend=backend, mode=mode))
 
 
-MakePooler = Callable[..., PoolerProcess]
-
-
 @pytest.fixture
-def start(pg: EmbeddedPostgres, backend: str) -> Iterator[MakePooler]:
-    """Starts a pooler for this test: ``start(max_servers=1)``, with any settings of [pooler]."""
-    with contextlib.ExitStack() as stack:
+def start(pg: EmbeddedPostgres, backend: str, running: Poolers) -> MakePooler:
+    """A pooler with settings of [pooler]: ``start(max_servers=1)``.
 
-        def make(**settings: object) -> PoolerProcess:
-            config = configuration(pg, backend=backend, **settings)
-            return stack.enter_context(PoolerProcess(config))
+    The module's tests share it, as far as they ask for the same; each has its own user.
+    """
 
-        yield make
+    def make(**settings: object) -> PoolerProcess:
+        return running.get(configuration(pg, backend=backend, **settings))
+
+    return make

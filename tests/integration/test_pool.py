@@ -19,25 +19,22 @@ from tests.support.pooler import (
     activity,
     configuration,
     eventually,
+    servers,
+    wait_for_servers,
 )
-from tests.support.postgres import (
-    EmbeddedPostgres,
-    connect,
-    connections,
-    wait_for_connections,
-)
+from tests.support.postgres import EmbeddedPostgres, connect
 
 
 @contextlib.contextmanager
-def clients(pooler: PoolerProcess, dbname: str, count: int) -> Iterator[list[Client]]:
+def clients(pooler: PoolerProcess, user: str, count: int) -> Iterator[list[Client]]:
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(Client.log_in(pooler.port, dbname)) for _ in range(count)]
+        yield [stack.enter_context(Client.log_in(pooler.port, user=user)) for _ in range(count)]
 
 
 # -- how many -----------------------------------------------------------------------------
 
 
-def test_limit_of_servers_is_kept(start: MakePooler, pg: EmbeddedPostgres, dbname: str) -> None:
+def test_limit_of_servers_is_kept(start: MakePooler, pg: EmbeddedPostgres, user: str) -> None:
     pooler = start(max_servers=5)
     stop = threading.Event()
     faults: list[BaseException] = []
@@ -46,7 +43,7 @@ def test_limit_of_servers_is_kept(start: MakePooler, pg: EmbeddedPostgres, dbnam
     def hammer() -> None:
         nonlocal queries
         try:
-            with psycopg.connect(pooler.dsn(dbname), prepare_threshold=None) as conn:
+            with psycopg.connect(pooler.dsn(user=user), prepare_threshold=None) as conn:
                 while not stop.is_set():
                     conn.execute("SELECT pg_sleep(0.002)")
                     conn.commit()
@@ -59,7 +56,7 @@ def test_limit_of_servers_is_kept(start: MakePooler, pg: EmbeddedPostgres, dbnam
         thread.start()
     counts = []
     for _ in range(60):
-        counts.append(connections(pg, dbname=dbname))
+        counts.append(servers(pg, user))
         time.sleep(0.02)
     stop.set()
     for thread in threads:
@@ -70,38 +67,38 @@ def test_limit_of_servers_is_kept(start: MakePooler, pg: EmbeddedPostgres, dbnam
 
 
 def test_limit_counts_each_database_and_user(
-    start: MakePooler, pg: EmbeddedPostgres, dbname: str
+    start: MakePooler, pg: EmbeddedPostgres, user: str
 ) -> None:
     pooler = start(max_servers=1)
-    with Client.log_in(pooler.port, dbname) as one, Client.log_in(pooler.port) as other:
+    with Client.log_in(pooler.port, user=user) as one, Client.log_in(pooler.port) as other:
         assert one.query("BEGIN").status == "T"
-        assert other.query("SELECT 'another database'").value == "another database"
+        assert other.query("SELECT 'another user'").value == "another user"
+        with Client.log_in(pooler.port, "template1", user) as third:
+            assert third.query("SELECT 'another database'").value == "another database"
 
 
-def test_servers_are_made_ahead_and_replaced(
-    pg: EmbeddedPostgres, dbname: str, backend: str
-) -> None:
+def test_servers_are_made_ahead_and_replaced(pg: EmbeddedPostgres, user: str, backend: str) -> None:
     config = configuration(pg, backend=backend, min_servers=0)
-    own = {"host": pg.host, "port": pg.port, "user": "postgres", "min_servers": 3}
-    config["databases"] = {dbname: own}
+    own = {"host": pg.host, "port": pg.port, "user": user, "min_servers": 3}
+    config["databases"] = {"postgres": own}
     with PoolerProcess(config) as pooler:
-        wait_for_connections(pg, 3, dbname=dbname)
-        first = activity(pg, dbname)
+        wait_for_servers(pg, 3, user)
+        first = activity(pg, user)
         with connect(pg) as conn:
             conn.execute("SELECT pg_terminate_backend(%s)", [first[0][0]])
         eventually(
-            lambda: len(activity(pg, dbname)) == 3 and first[0] not in activity(pg, dbname),
+            lambda: len(activity(pg, user)) == 3 and first[0] not in activity(pg, user),
             "the server that was ended is replaced",
         )
-        with Client.log_in(pooler.port, dbname) as client:
+        with Client.log_in(pooler.port, user=user) as client:
             assert client.query("SELECT 1").value == "1"
-        assert len(activity(pg, dbname)) == 3
-    wait_for_connections(pg, 0, dbname=dbname)
+        assert len(activity(pg, user)) == 3
+    wait_for_servers(pg, 0, user)
 
 
-def test_servers_serve_first_come_first_served(start: MakePooler, dbname: str) -> None:
+def test_servers_serve_first_come_first_served(start: MakePooler, user: str) -> None:
     pooler = start(max_servers=1)
-    with clients(pooler, dbname, 12) as (first, *others):
+    with clients(pooler, user, 12) as (first, *others):
         first.query("CREATE SEQUENCE served; BEGIN")
         for client in others:
             client.send(query("SELECT nextval('served')"))
@@ -110,62 +107,61 @@ def test_servers_serve_first_come_first_served(start: MakePooler, dbname: str) -
         assert [int(client.result().value or 0) for client in others] == list(range(1, 12))
 
 
-def test_a_busy_client_does_not_keep_others_waiting(start: MakePooler, dbname: str) -> None:
-    """It sends its next queries before the last is answered, and still there are turns."""
+def test_a_busy_client_does_not_keep_others_waiting(start: MakePooler, user: str) -> None:
+    """It sends its next query as soon as the last is answered, and still there are turns."""
     pooler = start(max_servers=1)
-    with clients(pooler, dbname, 2) as (busy, other):
+    with clients(pooler, user, 2) as (busy, other):
         other.query("CREATE SEQUENCE served")
         asked = query("SELECT nextval('served')")
         for _ in range(5):
             busy.send(query("SELECT pg_sleep(0.1)"))
             other.send(asked)
-            time.sleep(0.02)
-            busy.send(asked)
             busy.result()
+            busy.send(asked)
             assert int(other.result().value or 0) < int(busy.result().value or 0)
 
 
 # -- how old ------------------------------------------------------------------------------
 
 
-def test_idle_servers_are_closed(start: MakePooler, pg: EmbeddedPostgres, dbname: str) -> None:
+def test_idle_servers_are_closed(start: MakePooler, pg: EmbeddedPostgres, user: str) -> None:
     pooler = start(server_idle_timeout=0.5)
-    with clients(pooler, dbname, 3) as three:
+    with clients(pooler, user, 3) as three:
         for client in three:
             client.query("BEGIN")
-        assert connections(pg, dbname=dbname) == 3
+        assert servers(pg, user) == 3
         for client in three:
             client.query("COMMIT")
-        wait_for_connections(pg, 0, dbname=dbname)
+        wait_for_servers(pg, 0, user)
         assert three[0].query("SELECT 'a new one'").value == "a new one"
 
 
-def test_servers_made_ahead_stay_when_idle(pg: EmbeddedPostgres, dbname: str, backend: str) -> None:
+def test_servers_made_ahead_stay_when_idle(pg: EmbeddedPostgres, user: str, backend: str) -> None:
     config = configuration(pg, backend=backend, server_idle_timeout=0.3)
-    own = {"host": pg.host, "port": pg.port, "user": "postgres", "min_servers": 2}
-    config["databases"] = {dbname: own}
+    own = {"host": pg.host, "port": pg.port, "user": user, "min_servers": 2}
+    config["databases"] = {"postgres": own}
     with PoolerProcess(config) as pooler:
-        with clients(pooler, dbname, 4) as four:
+        with clients(pooler, user, 4) as four:
             for client in four:
                 client.query("BEGIN")
-            assert connections(pg, dbname=dbname) == 4
-        wait_for_connections(pg, 2, dbname=dbname)
+            assert servers(pg, user) == 4
+        wait_for_servers(pg, 2, user)
         time.sleep(1)
-        assert connections(pg, dbname=dbname) == 2
+        assert servers(pg, user) == 2
 
 
-def test_old_servers_are_replaced(start: MakePooler, dbname: str) -> None:
+def test_old_servers_are_replaced(start: MakePooler, user: str) -> None:
     pooler = start(server_lifetime=1, max_servers=1)
-    with clients(pooler, dbname, 1) as (client,):
+    with clients(pooler, user, 1) as (client,):
         pid = client.query("SELECT pg_backend_pid()").value
         eventually(
             lambda: client.query("SELECT pg_backend_pid()").value != pid, "another server serves"
         )
 
 
-def test_an_old_server_finishes_its_transaction(start: MakePooler, dbname: str) -> None:
+def test_an_old_server_finishes_its_transaction(start: MakePooler, user: str) -> None:
     pooler = start(server_lifetime=0.5, max_servers=1)
-    with clients(pooler, dbname, 1) as (client,):
+    with clients(pooler, user, 1) as (client,):
         client.query("BEGIN")
         pid = client.query("SELECT pg_backend_pid()").value
         time.sleep(1)
@@ -177,9 +173,9 @@ def test_an_old_server_finishes_its_transaction(start: MakePooler, dbname: str) 
 # -- time-outs of clients -----------------------------------------------------------------
 
 
-def test_waiting_has_an_end(start: MakePooler, dbname: str) -> None:
+def test_waiting_has_an_end(start: MakePooler, user: str) -> None:
     pooler = start(max_servers=1, query_wait_timeout=0.5)
-    with clients(pooler, dbname, 3) as (holder, waiter, later):
+    with clients(pooler, user, 3) as (holder, waiter, later):
         holder.query("BEGIN")
         waiter.send(query("SELECT 1"))
         error = waiter.last_error()
@@ -188,19 +184,19 @@ def test_waiting_has_an_end(start: MakePooler, dbname: str) -> None:
         assert later.query("SELECT 'served'").value == "served"
 
 
-def test_idle_clients_are_ended(start: MakePooler, dbname: str, mode: str) -> None:
+def test_idle_clients_are_ended(start: MakePooler, user: str, mode: str) -> None:
     pooler = start(client_idle_timeout=0.5, mode=mode)
-    with clients(pooler, dbname, 2) as (used, unused):
+    with clients(pooler, user, 2) as (used, unused):
         used.query("SELECT 1")
         assert used.last_error()["C"] == "57P05"
         assert unused.last_error()["C"] == "57P05"
-        with clients(pooler, dbname, 1) as (busy,):
+        with clients(pooler, user, 1) as (busy,):
             assert busy.query("SELECT pg_sleep(1.2)").errors == []
 
 
-def test_idle_transactions_are_ended(start: MakePooler, dbname: str, mode: str) -> None:
+def test_idle_transactions_are_ended(start: MakePooler, user: str, mode: str) -> None:
     pooler = start(idle_transaction_timeout=0.5, max_servers=1, mode=mode)
-    with clients(pooler, dbname, 2) as (idle, other):
+    with clients(pooler, user, 2) as (idle, other):
         idle.query("CREATE TABLE t (n int)")
         idle.query("BEGIN; INSERT INTO t VALUES (1)")
         assert idle.last_error()["C"] == "25P03"
@@ -212,16 +208,16 @@ def test_idle_transactions_are_ended(start: MakePooler, dbname: str, mode: str) 
 # -- what one client leaves another -------------------------------------------------------
 
 
-def test_session_mode_leaves_nothing(start: MakePooler, dbname: str) -> None:
+def test_session_mode_leaves_nothing(start: MakePooler, user: str) -> None:
     pooler = start(max_servers=1, mode="session")
-    with clients(pooler, dbname, 1) as (client,):
+    with clients(pooler, user, 1) as (client,):
         pid = client.query("SELECT pg_backend_pid()").value
         client.query("SET search_path = nowhere; CREATE TEMP TABLE mine (n int)")
         client.query("PREPARE mine AS SELECT 1; LISTEN mine; SELECT pg_advisory_lock(1)")
         client.query("DECLARE mine CURSOR WITH HOLD FOR SELECT 1; SET ROLE pg_monitor")
         assert client.query("SHOW search_path").value == "nowhere"
         client.terminate()
-    with clients(pooler, dbname, 1) as (other,):
+    with clients(pooler, user, 1) as (other,):
         assert other.query("SELECT pg_backend_pid()").value == pid
         assert other.query("SHOW search_path").value == '"$user", public'
         assert other.query("SELECT to_regclass('pg_temp.mine')").value is None
@@ -230,12 +226,12 @@ def test_session_mode_leaves_nothing(start: MakePooler, dbname: str) -> None:
         assert other.query("SELECT count(*) FROM pg_listening_channels()").value == "0"
         locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
         assert other.query(locks).value == "0"
-        assert other.query("SELECT current_user").value == "postgres"
+        assert other.query("SELECT current_user").value == user
 
 
-def test_session_mode_keeps_the_server(start: MakePooler, dbname: str) -> None:
+def test_session_mode_keeps_the_server(start: MakePooler, user: str) -> None:
     pooler = start(max_servers=2, mode="session")
-    with clients(pooler, dbname, 2) as both:
+    with clients(pooler, user, 2) as both:
         pids = [client.query("SELECT pg_backend_pid()").value for client in both]
         both[0].query("SET search_path = mine")
         for _ in range(3):
@@ -247,10 +243,10 @@ def test_session_mode_keeps_the_server(start: MakePooler, dbname: str) -> None:
 @pytest.mark.parametrize("goodbye", ["terminate", "close", "abort"])
 @pytest.mark.parametrize("failed", [False, True])
 def test_a_transaction_left_open_is_rolled_back(
-    start: MakePooler, dbname: str, mode: str, goodbye: str, failed: bool
+    start: MakePooler, user: str, mode: str, goodbye: str, failed: bool
 ) -> None:
     pooler = start(max_servers=1, mode=mode)
-    with clients(pooler, dbname, 2) as (leaver, other):
+    with clients(pooler, user, 2) as (leaver, other):
         leaver.query("CREATE TABLE t (n int)")
         pid = leaver.query("SELECT pg_backend_pid()").value
         leaver.query("BEGIN; INSERT INTO t VALUES (1)")
@@ -262,10 +258,10 @@ def test_a_transaction_left_open_is_rolled_back(
         assert other.query("SELECT pg_backend_pid()").value == pid  # it was cleaned, not closed
 
 
-def test_a_statement_before_goodbye_is_done(start: MakePooler, dbname: str, mode: str) -> None:
+def test_a_statement_before_goodbye_is_done(start: MakePooler, user: str, mode: str) -> None:
     """As with PostgreSQL: whoever sends a statement and Terminate need not wait in between."""
     pooler = start(max_servers=1, mode=mode)
-    with clients(pooler, dbname, 2) as (leaver, other):
+    with clients(pooler, user, 2) as (leaver, other):
         leaver.query("CREATE TABLE t (n int)")
         leaver.send(query("SELECT pg_sleep(0.3); INSERT INTO t VALUES (1)") + TERMINATE)
         leaver.close()
@@ -275,12 +271,12 @@ def test_a_statement_before_goodbye_is_done(start: MakePooler, dbname: str, mode
 # -- start-up parameters ------------------------------------------------------------------
 
 
-def test_start_up_parameters_are_had(pooler: PoolerProcess, dbname: str) -> None:
+def test_start_up_parameters_are_had(pooler: PoolerProcess, user: str) -> None:
     with mock.patch.dict(os.environ, {"PGTZ": "Asia/Tokyo"}):
-        tokyo = psycopg.connect(pooler.dsn(dbname))
-    path = psycopg.connect(pooler.dsn(dbname, options="-c search_path=mine -c work_mem=77MB"))
-    plain = psycopg.connect(pooler.dsn(dbname))
-    latin = psycopg.connect(pooler.dsn(dbname, client_encoding="latin1"))
+        tokyo = psycopg.connect(pooler.dsn(user=user))
+    path = psycopg.connect(pooler.dsn(user=user, options="-c search_path=mine -c work_mem=77MB"))
+    plain = psycopg.connect(pooler.dsn(user=user))
+    latin = psycopg.connect(pooler.dsn(user=user, client_encoding="latin1"))
     with tokyo, path, plain, latin:
         for _ in range(3):
             asked = "SELECT current_setting('timezone'), current_setting('search_path')"
@@ -297,23 +293,23 @@ def test_start_up_parameters_are_had(pooler: PoolerProcess, dbname: str) -> None
                 conn.commit()
 
 
-def test_a_bad_start_up_parameter_is_refused(pooler: PoolerProcess, dbname: str) -> None:
-    with Client.log_in(pooler.port, dbname) as control:
+def test_a_bad_start_up_parameter_is_refused(pooler: PoolerProcess, user: str) -> None:
+    with Client.log_in(pooler.port, user=user) as control:
         with Client(pooler.port) as client:
-            client.send(startup(dbname, TimeZone="No/Where"))
+            client.send(startup(user=user, TimeZone="No/Where"))
             assert client.last_error()["C"] == "22023"
         assert control.query("SELECT 1").value == "1"
 
 
 def test_other_parameters_share_one_limit(
-    start: MakePooler, pg: EmbeddedPostgres, dbname: str
+    start: MakePooler, pg: EmbeddedPostgres, user: str
 ) -> None:
     """With one server in all, clients that need it to be another each get it in turn."""
     pooler = start(max_servers=1)
-    with Client.log_in(pooler.port, dbname) as plain:
+    with Client.log_in(pooler.port, user=user) as plain:
         assert plain.query("SELECT 1").value == "1"
-        with Client.log_in(pooler.port, dbname, TimeZone="Asia/Tokyo") as tokyo:
+        with Client.log_in(pooler.port, user=user, TimeZone="Asia/Tokyo") as tokyo:
             for _ in range(3):
                 assert tokyo.query("SHOW timezone").value == "Asia/Tokyo"
                 assert plain.query("SHOW timezone").value != "Asia/Tokyo"
-                assert connections(pg, dbname=dbname) <= 1
+                assert servers(pg, user) <= 1

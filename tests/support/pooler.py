@@ -151,8 +151,10 @@ class PoolerProcess:
         try:
             if exc_type is not None:
                 print(f"the pooler's log:\n{self._tail()}")
-            elif self.exit_status != 0:
+            elif self.exit_status is None:
                 self.stop()
+            else:
+                self.wait()
         finally:
             self.kill()
 
@@ -224,6 +226,9 @@ class Poolers:
     def close(self) -> None:
         faults = []
         for process in self._running.values():
+            if process.exit_status is None:
+                process.signal(signal.SIGTERM)  # they end at the same time
+        for process in self._running.values():
             try:
                 process.__exit__(None, None, None)
             except AssertionError as fault:
@@ -240,11 +245,22 @@ def poolers() -> Iterator[Poolers]:
         running.close()
 
 
-def activity(pg: EmbeddedPostgres, dbname: str) -> list[tuple[int, str]]:
-    """Process id and state of each client backend of a database, asked on another one."""
-    with connect(pg, dbname="template1") as conn:
+def activity(pg: EmbeddedPostgres, user: str) -> list[tuple[int, str]]:
+    """Process id and state of each client backend of a user, in order of age."""
+    with connect(pg) as conn:
         return conn.execute(
             "SELECT pid, coalesce(state, '') FROM pg_stat_activity"
-            " WHERE backend_type = 'client backend' AND datname = %s ORDER BY backend_start",
-            [dbname],
+            " WHERE backend_type = 'client backend' AND usename = %s AND pid <> pg_backend_pid()"
+            " ORDER BY backend_start",
+            [user],
         ).fetchall()
+
+
+def servers(pg: EmbeddedPostgres, user: str) -> int:
+    """How many server connections a user has."""
+    return len(activity(pg, user))
+
+
+def wait_for_servers(pg: EmbeddedPostgres, count: int, user: str) -> None:
+    """Until a user has so many; PostgreSQL ends a backend a moment after its client has left."""
+    eventually(lambda: servers(pg, user) == count, f"{user} has {count} server connections")
