@@ -11,6 +11,7 @@ the kernel had already delivered when it was reached); the kernel's own buffers 
 from __future__ import annotations
 
 import errno
+import operator
 import os
 import socket as stdlib_socket
 from collections import deque
@@ -43,6 +44,7 @@ class EngineStream(trio.abc.HalfCloseableStream):
 
     __slots__ = (
         "__weakref__",
+        "_eof_sent",
         "_manager",
         "_news",
         "_news_task",
@@ -58,6 +60,7 @@ class EngineStream(trio.abc.HalfCloseableStream):
         self.token: int = lib.tb_stream_token(self.pointer)
         self._receiver: Task | None = None
         self._sender: Task | None = None
+        self._eof_sent = False
         # What a multiplexer or a relay has to say of this stream; see _relay.py.
         self._news_task: Task | None = None
         self._news: deque[int] | None = None
@@ -131,8 +134,7 @@ class EngineStream(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """As ``trio.abc.ReceiveStream``: at least one byte, or b"" at the end."""
-        if max_bytes is None:
-            max_bytes = DEFAULT_RECEIVE_SIZE
+        max_bytes = DEFAULT_RECEIVE_SIZE if max_bytes is None else operator.index(max_bytes)
         if max_bytes < 1:
             raise ValueError("max_bytes must be >= 1")
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -193,6 +195,8 @@ class EngineStream(trio.abc.HalfCloseableStream):
         """
         if self.pointer is None:
             raise trio.ClosedResourceError("this stream is closed")
+        if self._eof_sent:
+            raise trio.ClosedResourceError("send_eof() was called on this stream")
         view = memoryview(data).cast("B")
         result = lib.tb_stream_send(self.pointer, ffi.from_buffer(view), len(view))
         if result < 0:
@@ -230,6 +234,7 @@ class EngineStream(trio.abc.HalfCloseableStream):
             raise trio.ClosedResourceError("this stream is closed")
         if self._sender is not None:
             raise trio.BusyResourceError("another task is sending to this stream")
+        self._eof_sent = True
         result = lib.tb_stream_shutdown_send(self.pointer)
         if result < 0 and result != -errno.ENOTCONN:
             raise trio.BrokenResourceError("the connection broke") from os_error(result)

@@ -209,7 +209,8 @@ class PoolerSettings(_Section):
         Scheduling,
         About(
             "The process's place in the kernel's scheduler (Linux). batch: woken, it lets a "
-            "running process finish first, and so finds more to do at once: less CPU per transaction. "
+            "running process finish first, and so finds more to do at once: less CPU per "
+            "transaction. "
             "normal: better where other programs keep all processors busy.",
             "restart",
         ),

@@ -162,9 +162,8 @@ static void stream_ready(struct tb_engine *engine, struct tb_stream *stream, uin
 {
     struct epoll_state *state = engine->state;
     if (stream->blocked && events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) {
-        stream->blocked = false;
+        tb_stream_unblocked(stream);
         update_stream(stream);
-        tb_stream_mark_dirty(stream);
         flush(engine);
     }
     if (!stream->wanted || !(events & (EPOLLIN | EPOLLERR | EPOLLHUP)))

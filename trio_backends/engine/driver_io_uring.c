@@ -94,7 +94,7 @@ static struct io_uring_sqe *next_entry(struct tb_engine *engine)
     struct uring_state *state = engine->state;
     struct io_uring_sqe *sqe;
     while (!(sqe = tb_ring_entry(&state->ring)))
-        tb_ring_enter(&state->ring, 0, 0);
+        tb_ring_submit(&state->ring);
     return sqe;
 }
 
@@ -103,7 +103,7 @@ static void submit_if_guest(struct tb_engine *engine)
 {
     struct uring_state *state = engine->state;
     if (engine->guest)
-        tb_ring_enter(&state->ring, 0, 0);
+        tb_ring_submit(&state->ring);
 }
 
 static void queue_cancel(struct tb_engine *engine, uint64_t target)
@@ -252,8 +252,7 @@ static void aux_ready(struct tb_engine *engine)
         struct tb_stream *stream = (struct tb_stream *)(uintptr_t)(data & ~(uint64_t)15);
         aux_remove(engine, stream->fd);
         stream->driver_bits &= ~(uint32_t)BIT_IN_AUX;
-        stream->blocked = false;
-        tb_stream_mark_dirty(stream);
+        tb_stream_unblocked(stream);
     }
     arm_aux(engine);
 }
@@ -414,7 +413,7 @@ static void uring_release(struct tb_engine *engine, int fd)
     if (!state->unsubmitted_cancel)
         return;
     /* The ring holds the file itself, not its number, until the cancellation has run. */
-    tb_ring_enter(&state->ring, 0, 0);
+    tb_ring_submit(&state->ring);
     state->unsubmitted_cancel = false;
 }
 

@@ -130,10 +130,18 @@ void tb_emit(struct tb_engine *engine, uint32_t kind, uint64_t handle, int value
         (struct tb_event){.kind = kind, .value = value, .handle = handle};
 }
 
+void tb_nudge(struct tb_engine *engine)
+{
+    if (engine->guest && !engine->turning)
+        tb_engine_wake(engine);
+}
+
 void tb_check_before(struct tb_engine *engine, int64_t when)
 {
-    if (when < engine->check_at)
-        engine->check_at = when;
+    if (when >= engine->check_at)
+        return;
+    engine->check_at = when;
+    tb_nudge(engine);
 }
 
 static int64_t time_to_wait(const struct tb_engine *engine, int64_t deadline)
@@ -155,7 +163,7 @@ static void check(struct tb_engine *engine)
     tb_mux_check(engine);
 }
 
-int tb_wait(struct tb_engine *engine, int64_t timeout_ns)
+static int turn_until(struct tb_engine *engine, int64_t timeout_ns)
 {
     engine->now = tb_clock();
     int64_t deadline = timeout_ns < 0 ? INT64_MAX : engine->now + timeout_ns;
@@ -174,6 +182,14 @@ int tb_wait(struct tb_engine *engine, int64_t timeout_ns)
     if (engine->dirty)
         engine->driver->turn(engine, 0);
     return (int)engine->event_count;
+}
+
+int tb_wait(struct tb_engine *engine, int64_t timeout_ns)
+{
+    engine->turning = true;
+    int result = turn_until(engine, timeout_ns);
+    engine->turning = false;
+    return result;
 }
 
 const struct tb_event *tb_events(const struct tb_engine *engine)

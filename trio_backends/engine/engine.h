@@ -198,7 +198,7 @@ struct tb_engine {
     int64_t check_at;            /* when something may have to be timed out */
     struct tb_counters counters;
     int wake_fd, wake_write_fd; /* a pipe: works on every kernel */
-    bool guest;
+    bool guest, turning;         /* turning: within tb_wait() */
     char why[TB_WHY];
 };
 
@@ -226,6 +226,8 @@ const struct tb_counters *tb_engine_counters(const struct tb_engine *);
 void tb_emit(struct tb_engine *, uint32_t kind, uint64_t handle, int value);
 void tb_check_before(struct tb_engine *, int64_t when);
 int64_t tb_clock(void);
+/* Something is to be done by the next turn, which in guest mode another thread may be waiting for. */
+void tb_nudge(struct tb_engine *);
 void tb_woken(struct tb_engine *); /* the wake-up descriptor is readable */
 void *tb_alloc(size_t size); /* zeroed; ends the process when there is no memory */
 
@@ -275,6 +277,8 @@ void tb_stream_ended(struct tb_stream *, int error);
 int tb_stream_gather(struct tb_stream *, struct iovec *iov, size_t *total);
 /* The kernel took n of them (0: would block), or error < 0. Keeps or copies the rest. */
 void tb_stream_settle(struct tb_stream *, size_t gathered, int64_t result);
+/* There is room again for a stream that asked for send_later(). */
+void tb_stream_unblocked(struct tb_stream *);
 struct tb_stream *tb_take_dirty(struct tb_engine *);
 void tb_stream_gone(struct tb_stream *);
 

@@ -93,6 +93,13 @@ static int enter_once(struct tb_ring *ring, uint32_t wait_for, int64_t timeout_n
     return result < 0 && errno != ETIME ? -errno : 0;
 }
 
+void tb_ring_submit(struct tb_ring *ring)
+{
+    enter_once(ring, 0, 0);
+    if (unsubmitted(ring))
+        tb_ring_enter(ring, 0, 0);
+}
+
 int tb_ring_enter(struct tb_ring *ring, uint32_t wait_for, int64_t timeout_ns)
 {
     int result = enter_once(ring, wait_for, timeout_ns);

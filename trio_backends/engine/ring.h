@@ -45,6 +45,8 @@ struct io_uring_sqe *tb_ring_entry(struct tb_ring *);
  * all that have come to the batch, those on the kernel's overflow list too. 0, or a negative errno;
  * a time-out is 0. */
 int tb_ring_enter(struct tb_ring *, uint32_t wait_for, int64_t timeout_ns);
+/* Submits everything, and lets completions lie where a poll of the ring's descriptor sees them. */
+void tb_ring_submit(struct tb_ring *);
 
 static inline uint8_t *tb_ring_buffer(const struct tb_ring *ring, int32_t number);
 /* Provided to the kernel again at the next publication. */

@@ -10,6 +10,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -171,8 +172,20 @@ int tb_stream_error(const struct tb_stream *stream)
 
 bool tb_stream_wait_room(struct tb_stream *stream)
 {
-    stream->sender_waits = stream->choked && !stream->error;
-    return stream->sender_waits;
+    struct pollfd socket = {.fd = stream->fd, .events = POLLOUT};
+    if (stream->error)
+        return false;
+    if (!stream->out.first && !stream->blocked) {
+        if (poll(&socket, 1, 0) != 0)
+            return false;
+        stream->blocked = true;
+        if (stream->engine->driver->send_later(stream) < 0) {
+            stream->blocked = false;
+            return false;
+        }
+    }
+    stream->choked = stream->sender_waits = true;
+    return true;
 }
 
 static void undirty(struct tb_stream *stream)
@@ -360,6 +373,7 @@ void tb_stream_mark_dirty(struct tb_stream *stream)
     stream->dirty = true;
     stream->dirty_next = engine->dirty;
     engine->dirty = stream;
+    tb_nudge(engine);
 }
 
 struct tb_stream *tb_take_dirty(struct tb_engine *engine)
@@ -448,6 +462,15 @@ static void tell_drained(struct tb_stream *stream)
         stream->sender_waits = false;
         tb_emit(stream->engine, TB_EV_SENT, stream->token, 0);
     }
+}
+
+void tb_stream_unblocked(struct tb_stream *stream)
+{
+    stream->blocked = false;
+    if (stream->out.first)
+        tb_stream_mark_dirty(stream);
+    else
+        tell_drained(stream);
 }
 
 void tb_stream_settle(struct tb_stream *stream, size_t gathered, int64_t result)

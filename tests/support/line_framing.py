@@ -1,0 +1,139 @@
+"""A framing of lines, for tests of the multiplexer that want no PostgreSQL.
+
+A client's line is one request; ``begin`` opens something that ``end`` closes, ``bye`` says goodbye,
+``bad`` is a violation. A server answers each request with one line. Written as Python callbacks
+behind the C table: slow, but the engine cannot tell.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cffi import FFI
+
+ffi = FFI()
+ffi.cdef(
+    """
+    struct tb_scan { int verdict; uint32_t answered; const char *why; };
+    struct tb_framing {
+        uint32_t abi, client_size, server_size;
+        int (*opening)(const void *, const uint8_t *, size_t, struct tb_scan *);
+        size_t (*from_client)(void *, void *, const uint8_t *, size_t, struct tb_scan *);
+        size_t (*from_server)(void *, void *, const uint8_t *, size_t, struct tb_scan *);
+        int (*standing)(const void *, const void *);
+        int (*last_words)(const void *);
+        void (*server_fresh)(void *);
+        void (*server_free)(void *);
+    };
+    struct client { char half; };
+    struct server { uint32_t owed; char half, open, error; };
+    """
+)
+GO, MORE, LEAVE, FULL, BAD = range(5)
+APART, OPEN, BUSY = range(3)
+MOST_OWED = 1000
+_WHY = ffi.new("char[]", b"a bad line")
+_kept: list[Any] = []
+
+
+def _callback(signature: str) -> Any:
+    def keep(function: Any) -> Any:
+        pointer = ffi.callback(signature, function)
+        _kept.append(pointer)
+        return pointer
+
+    return keep
+
+
+def _verdict_of(line: bytes) -> int:
+    return {b"bye": LEAVE, b"bad": BAD}.get(line.rstrip(b"\n"), GO)
+
+
+@_callback("int(const void *, const uint8_t *, size_t, struct tb_scan *)")
+def opening(_client: Any, raw: Any, n: int, scan: Any) -> int:
+    data = bytes(ffi.buffer(raw, n))
+    if b"\n" not in data and len(data) < 4:
+        return MORE
+    scan.why = _WHY
+    return _verdict_of(data.split(b"\n")[0])
+
+
+@_callback("size_t(void *, void *, const uint8_t *, size_t, struct tb_scan *)")
+def from_client(client: Any, server: Any, raw: Any, n: int, scan: Any) -> int:
+    client, server = ffi.cast("struct client *", client), ffi.cast("struct server *", server)
+    done = 0
+    for line in bytes(ffi.buffer(raw, n)).splitlines(keepends=True):
+        scan.verdict = _verdict_of(line)
+        if scan.verdict == GO and server.owed >= MOST_OWED:
+            scan.verdict = FULL
+        if scan.verdict != GO:
+            scan.why = _WHY
+            return done
+        if not line.endswith(b"\n"):
+            client.half = b"\1"
+        else:
+            client.half = b"\0"
+            server.owed += 1
+            if line in (b"begin\n", b"end\n"):
+                server.open = b"\1" if line == b"begin\n" else b"\0"
+        done += len(line)
+    return done
+
+
+@_callback("size_t(void *, void *, const uint8_t *, size_t, struct tb_scan *)")
+def from_server(_client: Any, server: Any, raw: Any, n: int, scan: Any) -> int:
+    server = ffi.cast("struct server *", server)
+    data = bytes(ffi.buffer(raw, n))
+    answered = data.count(b"\n")
+    if answered > server.owed or b"\0" in data:
+        scan.verdict, scan.why = BAD, _WHY
+        return 0
+    server.owed -= answered
+    server.half = b"\0" if data.endswith(b"\n") else b"\1"
+    server.error = b"\1" if data.endswith(b"error\n") else b"\0"
+    scan.answered = answered
+    return n
+
+
+@_callback("int(const void *, const void *)")
+def standing(client: Any, server: Any) -> int:
+    client = ffi.cast("const struct client *", client)
+    server = ffi.cast("const struct server *", server)
+    if server.owed or server.half != b"\0" or client.half != b"\0":
+        return BUSY
+    return OPEN if server.open != b"\0" else APART
+
+
+@_callback("int(const void *)")
+def last_words(server: Any) -> int:
+    server = ffi.cast("const struct server *", server)
+    return 2 if server.half != b"\0" else int(server.error != b"\0")
+
+
+@_callback("void(void *)")
+def server_fresh(server: Any) -> None:
+    server = ffi.cast("struct server *", server)
+    server.owed, server.half, server.open, server.error = 0, b"\0", b"\0", b"\0"
+
+
+@_callback("void(void *)")
+def server_free(_server: Any) -> None:
+    """Nothing was allocated."""
+
+
+_TABLE = ffi.new(
+    "struct tb_framing *",
+    {
+        "abi": 1,
+        "client_size": ffi.sizeof("struct client"),
+        "server_size": ffi.sizeof("struct server"),
+        "opening": opening,
+        "from_client": from_client,
+        "from_server": from_server,
+        "standing": standing,
+        "last_words": last_words,
+        "server_fresh": server_fresh,
+        "server_free": server_free,
+    },
+)
+LINE_FRAMING = int(ffi.cast("uintptr_t", _TABLE))
