@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -40,6 +40,16 @@ _FOREVER = 86400.0  # seconds
 
 class _HasFileNo(Protocol):
     def fileno(self) -> int: ...
+
+
+class Face(Protocol):
+    """The Python side of a stream, a listener or a multiplexer."""
+
+    def hear(self, kind: int, value: int) -> None:
+        """An event of the engine's (enum tb_event_kind)."""
+
+    def forget(self) -> None:
+        """The engine's object is about to be gone: keep no pointer to it."""
 
 
 @attrs.frozen(eq=False)
@@ -78,10 +88,8 @@ class EngineIOManager:
         self.passed_over: dict[str, str] = {}
         self._descriptor: int = lib.tb_engine_descriptor(self.engine)
         self._waiting: tuple[dict[int, Task], dict[int, Task]] = ({}, {})  # readers, writers
-        # Who hears of the engine's own objects: by token, (kind of event, value).
-        self.listeners: dict[int, Callable[[int, int], None]] = {}
-        # Called when the run is over, so that no object keeps a pointer to what is gone.
-        self.at_close: set[Callable[[], None]] = set()
+        # The Python faces of the engine's own objects, by token.
+        self.faces: dict[int, Face] = {}
 
     # -- the run ----------------------------------------------------------------------
 
@@ -122,8 +130,8 @@ class EngineIOManager:
         for kind, value, handle in _EVENT.iter_unpack(raw):
             if kind <= _WRITABLE:
                 self._wake(kind == _WRITABLE, handle, value)
-            elif (hear := self.listeners.get(handle)) is not None:
-                hear(kind, value)
+            elif (face := self.faces.get(handle)) is not None:
+                face.hear(kind, value)
 
     def force_wakeup(self) -> None:
         """Ends a ``get_events`` that another thread waits in."""
@@ -142,8 +150,8 @@ class EngineIOManager:
     def close(self) -> None:
         if self.engine is None:
             return
-        for forget in list(self.at_close):
-            forget()
+        for face in list(self.faces.values()):
+            face.forget()
         engine, self.engine = self.engine, None
         lib.tb_engine_free(engine)
 

@@ -71,6 +71,12 @@ class ClientReport:
     heard: LastWords
 
 
+_USUAL_REPORTS: dict[int, ClientReport] = {
+    int(news): ClientReport(news, "", LastWords.WHOLE)
+    for news in (ClientNews.LEFT, ClientNews.ENDED)
+}
+
+
 @attrs.frozen
 class Remains:
     """What a departed client left on its server; ``goodbye``: it left by the protocol's own way."""
@@ -128,22 +134,20 @@ class Multiplexer:
             raise RuntimeError("the framing was compiled against another version of framing.h")
         self._token: int = lib.tb_mux_token(self._mux)
         self._starved = trio.Event()
-        self._manager.listeners[self._token] = self._hear
-        self._manager.at_close.add(self._forget)
+        self._manager.faces[self._token] = self
 
-    def _hear(self, _kind: int, _value: int) -> None:
+    def hear(self, _kind: int, _value: int) -> None:
         self._starved.set()
 
-    def _forget(self) -> None:
-        self._manager.listeners.pop(self._token, None)
-        self._manager.at_close.discard(self._forget)
+    def forget(self) -> None:
+        self._manager.faces.pop(self._token, None)
         self._mux = None
 
     def close(self) -> None:
         """Every member must have been removed."""
         if self._mux is not None:
             mux = self._mux
-            self._forget()
+            self.forget()
             lib.tb_mux_free(mux)
 
     def limit(
@@ -200,12 +204,16 @@ class Multiplexer:
         pointer = _pointer(stream)
         lib.tb_mux_add_client(self._mux, pointer)
         try:
-            news = ClientNews(await stream.wait_news())
-            why = ffi.string(lib.tb_member_why(pointer)).decode()
-            return ClientReport(news, why, LastWords(lib.tb_member_words(pointer)))
+            news = await stream.wait_news()
+            # How nearly every client goes needs no looking into.
+            return _USUAL_REPORTS.get(news) or self._report(pointer, news)
         finally:
             if stream.pointer is not None:
                 lib.tb_mux_remove(pointer)
+
+    def _report(self, pointer: Any, news: int) -> ClientReport:
+        why = ffi.string(lib.tb_member_why(pointer)).decode()
+        return ClientReport(ClientNews(news), why, LastWords(lib.tb_member_words(pointer)))
 
     def dismiss_waiting(self) -> None:
         """Ends :meth:`serve` with ``ClientNews.DISMISSED`` for every client that waits now."""

@@ -15,7 +15,7 @@ import operator
 import os
 import socket as stdlib_socket
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import outcome
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
 DEFAULT_HIGH_WATER = 65536  # bytes
 DEFAULT_RECEIVE_SIZE = 65536  # bytes
+
+# What is received goes through here, under the GIL, on its way into a bytes object.
+_SCRATCH_SIZE = 65536
+_scratch = ffi.new("uint8_t[]", _SCRATCH_SIZE)
+_scratch_view = memoryview(ffi.buffer(_scratch))
 
 _AGAIN = -errno.EAGAIN
 _RECEIVED: int = lib.TB_EV_RECEIVED
@@ -64,8 +69,7 @@ class EngineStream(trio.abc.HalfCloseableStream):
         # What a multiplexer or a relay has to say of this stream; see _relay.py.
         self._news_task: Task | None = None
         self._news: deque[int] | None = None
-        manager.listeners[self.token] = self._hear
-        manager.at_close.add(self._forget)
+        manager.faces[self.token] = self
 
     @classmethod
     def adopt(
@@ -86,7 +90,7 @@ class EngineStream(trio.abc.HalfCloseableStream):
 
     # -- events -----------------------------------------------------------------------
 
-    def _hear(self, kind: int, value: int) -> None:
+    def hear(self, kind: int, value: int) -> None:
         if kind == _RECEIVED:
             task, self._receiver = self._receiver, None
         elif kind == _SENT:
@@ -152,14 +156,12 @@ class EngineStream(trio.abc.HalfCloseableStream):
     def _receive_now(self, max_bytes: int) -> bytes | None:
         if self.pointer is None:
             raise trio.ClosedResourceError("this stream is closed")
-        pending = min(max_bytes, max(1, lib.tb_stream_received_bytes(self.pointer)))
-        buffer = ffi.new("uint8_t[]", pending)
-        result = lib.tb_stream_receive(self.pointer, buffer, pending)
+        result = lib.tb_stream_receive(self.pointer, _scratch, min(max_bytes, _SCRATCH_SIZE))
         if result == _AGAIN:
             return None
         if result < 0:
             raise trio.BrokenResourceError("the connection broke") from os_error(result)
-        return bytes(ffi.buffer(buffer, result))
+        return bytes(_scratch_view[:result])
 
     def put_back(self, data: bytes) -> None:
         """Puts back bytes that were received: the next receive begins with them."""
@@ -244,13 +246,14 @@ class EngineStream(trio.abc.HalfCloseableStream):
         if self.pointer is None:
             return
         pointer = self.pointer
-        self._forget()
+        self.forget()
         lib.tb_stream_close(pointer)
 
-    def _forget(self) -> None:
-        self._manager.listeners.pop(self.token, None)
-        self._manager.at_close.discard(self._forget)
+    def forget(self) -> None:
+        self._manager.faces.pop(self.token, None)
         self.pointer = None
+        if self._receiver is self._sender is self._news_task:  # None, all of them
+            return
         for task in (self._receiver, self._sender, self._news_task):
             if task is not None:
                 closed = trio.ClosedResourceError("another task closed this stream")
@@ -307,11 +310,10 @@ class EngineListener(trio.abc.Listener[EngineStream]):
         os.set_blocking(fd, False)
         self._error = 0
         self._task: Task | None = None
-        self._handler: Callable[[EngineStream], None] | None = None
+        self._handler: Callable[[EngineStream], object] | None = None
         self._listener: Any = lib.tb_listener_new(self._manager.engine, fd, high_water, until_data)
         self._token: int = lib.tb_listener_token(self._listener)
-        self._manager.listeners[self._token] = self._hear
-        self._manager.at_close.add(self._forget)
+        self._manager.faces[self._token] = self
 
     def limit_silent(self, count: int, patience: float) -> None:
         """With ``until_data``: how many silent connections there may be, and for how many seconds.
@@ -325,7 +327,7 @@ class EngineListener(trio.abc.Listener[EngineStream]):
         """How many connections were closed because of :meth:`limit_silent`."""
         return int(lib.tb_listener_dropped(self._listener))
 
-    def _hear(self, _kind: int, value: int) -> None:
+    def hear(self, _kind: int, value: int) -> None:
         self._error = value or self._error
         if self._handler is not None and not value:
             self._start_handlers()
@@ -366,13 +368,12 @@ class EngineListener(trio.abc.Listener[EngineStream]):
             raise os_error(error)
         return None
 
-    async def serve(
-        self, handler: Callable[[EngineStream], Awaitable[object]], nursery: trio.Nursery
-    ) -> NoReturn:
-        """Starts ``handler(stream)`` in ``nursery`` for each connection, until cancelled.
+    async def serve(self, handler: Callable[[EngineStream], object]) -> NoReturn:
+        """Calls ``handler(stream)`` for each connection, until cancelled.
 
-        The task is started while the engine's events are looked at: a task less to wake, and a turn
-        of Trio's loop less, than with :meth:`accept`.
+        It is called while the engine's events are looked at, so it must not wait: it starts or
+        wakes a task, which then runs in the same turn of Trio's loop. With :meth:`accept` there
+        would be one task and one turn more.
 
         Raises:
             OSError: the kernel refused a connection, for want of descriptors (EMFILE) say; call
@@ -380,7 +381,7 @@ class EngineListener(trio.abc.Listener[EngineStream]):
         """
         if self._task is not None or self._handler is not None:
             raise trio.BusyResourceError("another task is accepting from this listener")
-        self._handler = lambda stream: nursery.start_soon(handler, stream)
+        self._handler = handler
         try:
             while True:
                 self._start_handlers()
@@ -410,12 +411,11 @@ class EngineListener(trio.abc.Listener[EngineStream]):
         if self._listener is None:
             return
         listener = self._listener
-        self._forget()
+        self.forget()
         lib.tb_listener_close(listener)
 
-    def _forget(self) -> None:
-        self._manager.listeners.pop(self._token, None)
-        self._manager.at_close.discard(self._forget)
+    def forget(self) -> None:
+        self._manager.faces.pop(self._token, None)
         self._listener = None
         if self._task is not None:
             task, self._task = self._task, None

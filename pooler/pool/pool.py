@@ -25,6 +25,8 @@ from trio_backends import EngineStream, Multiplexer, Remains, ServerNews, Standi
 PARALLEL_LOGINS = 4
 # A server whose client went is cleaned, or has ended, within so many seconds, or it is closed.
 CLEANING_TIMEOUT = 10.0
+# Greetings kept ready, one for each name that applications give themselves.
+GREETINGS_KEPT = 256
 # A server lives this share longer or shorter than it might, so that they do not all end at once.
 LIFETIME_JITTER = 0.1
 
@@ -109,8 +111,7 @@ class Pool:
         self.limits = limits
         # What the server opened last reported of itself; None before the first.
         self.parameters: Mapping[str, str] | None = None
-        # The same as messages for clients, but for application_name, which is each client's own.
-        self.statuses = b""
+        self._greetings: dict[str, bytes] = {}
         # Why there is no server, for clients that are dismissed.
         self.last_error: PostgresError | None = None
         self._connect = connect
@@ -182,8 +183,22 @@ class Pool:
 
     # -- the first server's parameters ------------------------------------------------
 
-    async def first_statuses(self) -> bytes:
-        """:attr:`statuses`; opens a server if there has been none yet.
+    def greeting(self, application_name: str) -> bytes:
+        """What servers report of themselves, as messages for a client; b"" before the first.
+
+        The application's name is the client's own.
+        """
+        found = self._greetings.get(application_name)
+        if found is None and self.parameters is not None:
+            reported = {**self.parameters, "application_name": application_name}
+            found = b"".join(parameter_status(name, value) for name, value in reported.items())
+            if len(self._greetings) >= GREETINGS_KEPT:
+                self._greetings.clear()
+            self._greetings[application_name] = found
+        return found or b""
+
+    async def wait_parameters(self) -> None:
+        """Until :attr:`parameters` are known; opens a server if there has been none yet.
 
         Raises:
             PostgresError: no server could be opened.
@@ -197,15 +212,10 @@ class Pool:
                     raise self.last_error
         finally:
             self._curious -= 1
-        return self.statuses
 
     def _learn(self, parameters: Mapping[str, str]) -> None:
         self.parameters = parameters
-        self.statuses = b"".join(
-            parameter_status(name, value)
-            for name, value in parameters.items()
-            if name != "application_name"
-        )
+        self._greetings.clear()
 
     def _tell(self) -> None:
         self._news.set()

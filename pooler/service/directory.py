@@ -72,7 +72,7 @@ class Directory:
         plain = self._get(database, startup.user, ())
         if variant(startup, {}):
             # Perhaps it asks for what servers do anyway, as most clients do.
-            await plain.first_statuses()
+            await plain.wait_parameters()
         return self._get(database, startup.user, variant(startup, plain.parameters))
 
     def _get(self, database: Database, user: str, wishes: Variant) -> Pool:

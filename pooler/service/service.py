@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import outcome
 import structlog
 import trio
 
@@ -21,6 +22,8 @@ log = structlog.get_logger()
 
 # How long accepting rests when the kernel has no room (descriptors, memory) for a connection.
 ACCEPT_PAUSE = 0.1  # seconds
+# Tasks that wait for another client when theirs has gone.
+SPARE_TASKS = 100
 
 
 class Service:
@@ -37,6 +40,7 @@ class Service:
         self._draining = False
         self._empty = trio.Event()
         self._nursery = nursery
+        self._spare: list[trio.lowlevel.Task] = []  # asleep between two clients
         self.directory = Directory(settings, nursery)
 
     # -- accepting --------------------------------------------------------------------
@@ -54,13 +58,37 @@ class Service:
         listener.limit_silent(pooler.max_logins, pooler.client_login_timeout)
         while True:
             try:
-                await listener.serve(self._client, self._nursery)
+                await listener.serve(self._start)
             except OSError as error:
                 log.warning("no room for another connection", error=str(error))
                 await trio.sleep(ACCEPT_PAUSE)
 
+    def _start(self, stream: EngineStream) -> None:
+        """Gives a connection a task: one that has just finished with another, or a new one."""
+        if self._spare:
+            trio.lowlevel.reschedule(self._spare.pop(), outcome.Value(stream))
+        else:
+            self._nursery.start_soon(self._clients, stream)
+
+    async def _clients(self, stream: EngineStream) -> None:
+        """A client's task, and then perhaps the next one's: making a task costs a third of a log-
+        in.
+        """
+        while True:
+            await self._client(stream)
+            if len(self._spare) >= SPARE_TASKS or self._draining:
+                return
+            task = trio.lowlevel.current_task()
+            self._spare.append(task)
+
+            def abort(_: object, task: trio.lowlevel.Task = task) -> trio.lowlevel.Abort:
+                self._spare.remove(task)
+                return trio.lowlevel.Abort.SUCCEEDED
+
+            stream = await trio.lowlevel.wait_task_rescheduled(abort)
+
     async def _client(self, stream: EngineStream) -> None:
-        """A client's task. A fault of ours in it is its end, and a line in the log."""
+        """One client. A fault of ours here is its end, and a line in the log."""
         self._number += 1
         session = Session(stream, self._number)
         self._sessions[session] = None

@@ -20,6 +20,7 @@ from pooler.wire.errors import PostgresError
 from pooler.wire.startup import CancelRequest
 from trio_backends import ClientReport, EngineStream
 
+_READY = messages.ready_for_query()
 # A client that does not read what it is told is closed all the same.
 FAREWELL_TIMEOUT = 1.0  # seconds
 
@@ -103,18 +104,13 @@ class Session:
         self.user, self.database = arrival.startup.user, arrival.startup.database
         rest = await authenticate(self.stream, arrival, house.check_for(arrival))
         pool = self.pool = await house.admitted(self, arrival)
-        statuses = pool.statuses or await pool.first_statuses()
-        name = arrival.startup.parameters.get("application_name", "")
+        if pool.parameters is None:
+            await pool.wait_parameters()
         self.stream.send_now(
-            b"".join(
-                (
-                    messages.AUTHENTICATION_OK,
-                    statuses,
-                    messages.parameter_status("application_name", name),
-                    messages.backend_key_data(self.process_id, self.secret),
-                    messages.ready_for_query(),
-                )
-            )
+            messages.AUTHENTICATION_OK
+            + pool.greeting(arrival.startup.parameters.get("application_name", ""))
+            + messages.backend_key_data(self.process_id, self.secret)
+            + _READY
         )
         if rest:
             self.stream.put_back(rest)
