@@ -47,8 +47,13 @@ class Target:
 
 
 def _unreachable(target: Target, error: OSError) -> PostgresError:
-    reason = error.strerror or str(error.__cause__ or error)
-    return PostgresError("FATAL", "08001", f"could not connect to the server at {target}: {reason}")
+    # Trio's open_tcp_stream raises one error for all addresses of a host; why, each of theirs says.
+    cause = error.__cause__
+    causes = cause.exceptions if isinstance(cause, BaseExceptionGroup) else (cause or error,)
+    reasons = dict.fromkeys(getattr(each, "strerror", None) or str(each) for each in causes)
+    return PostgresError(
+        "FATAL", "08001", f"could not connect to the server at {target}: {', '.join(reasons)}"
+    )
 
 
 def _lost() -> PostgresError:
