@@ -136,9 +136,9 @@ def test_one_waiter_for_each_direction(run: Run, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["readable", "writable"])
 def test_a_bad_descriptor_is_an_error(run: Run, kind: str) -> None:
     async def main() -> None:
-        with pytest.raises(OSError, match="[Bb]ad file descriptor"):
+        with pytest.raises(OSError, match=r"[Bb]ad file descriptor"):
             await getattr(trio.lowlevel, f"wait_{kind}")(987654)
-        with pytest.raises(OSError, match="[Bb]ad file descriptor"):
+        with pytest.raises(OSError, match=r"[Bb]ad file descriptor"):
             await getattr(trio.lowlevel, f"wait_{kind}")(4321)
 
     run(main)

@@ -8,6 +8,7 @@ import textwrap
 
 import pytest
 import trio
+import trio.lowlevel
 
 import trio_backends
 
@@ -62,7 +63,7 @@ def test_what_main_raises_comes_out(backend: str) -> None:
 
 def test_runs_may_be_nested_in_threads(backend: str) -> None:
     async def inner() -> str:
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         return trio_backends.current_backend()
 
     async def outer() -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 
 import trio_backends
@@ -105,7 +106,7 @@ def test_cancelled_receives_lose_nothing(run: Run) -> None:
                 for i in range(3000):
                     await a.send_all(bytes([i % 251]))
                     if i % 10 == 0:
-                        await trio.sleep(0)
+                        await trio.lowlevel.checkpoint()
 
             nursery.start_soon(send)
             delay = 0.0
@@ -171,11 +172,11 @@ def test_listeners_serve_trios_own_clients(run: Run, tmp_path: Path) -> None:
         tcp = await trio_backends.open_tcp_listeners(0, host="127.0.0.1")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.serve_listeners, greet, [unix, *tcp])
-            for make in (
-                lambda: trio.open_unix_socket(path),
-                lambda: trio.open_tcp_stream("127.0.0.1", tcp[0].name[1]),
+            for client in (
+                await trio.open_unix_socket(path),
+                await trio.open_tcp_stream("127.0.0.1", tcp[0].name[1]),
             ):
-                async with await make() as client:
+                async with client:
                     await client.send_all(b"you")
                     assert await client.receive_some() == b"hello you"
             nursery.cancel_scope.cancel()
@@ -266,7 +267,7 @@ def test_relay_moves_bytes_both_ways_and_passes_the_end_on(run: Run) -> None:
 def test_relay_reads_no_faster_than_the_other_end(run: Run) -> None:
     async def main() -> int:
         left, a = await tcp_pair()
-        b, right = await tcp_pair()
+        b, _right = await tcp_pair()
         sent = 0
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio_backends.relay, a, b)
