@@ -80,6 +80,7 @@ class PoolerProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self.port = 0
         self.backend = ""
+        self._asked = False
 
     # -- its life ---------------------------------------------------------------------
 
@@ -110,8 +111,14 @@ class PoolerProcess:
 
     def stop(self) -> None:
         """SIGTERM; it must end with status 0 and must have logged no traceback."""
-        self.signal(signal.SIGTERM)
+        self.ask_to_end()
         self.wait()
+
+    def ask_to_end(self) -> None:
+        """SIGTERM, once: a second one means to end at once."""
+        if not self._asked:
+            self._asked = True
+            self.signal(signal.SIGTERM)
 
     def wait(self) -> None:
         """For an end in good order."""
@@ -151,10 +158,8 @@ class PoolerProcess:
         try:
             if exc_type is not None:
                 print(f"the pooler's log:\n{self._tail()}")
-            elif self.exit_status is None:
-                self.stop()
             else:
-                self.wait()
+                self.stop()
         finally:
             self.kill()
 
@@ -226,8 +231,7 @@ class Poolers:
     def close(self) -> None:
         faults = []
         for process in self._running.values():
-            if process.exit_status is None:
-                process.signal(signal.SIGTERM)  # they end at the same time
+            process.ask_to_end()  # so that they end at the same time
         for process in self._running.values():
             try:
                 process.__exit__(None, None, None)
