@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 _READABLE: int = lib.TB_EV_READABLE
 _WRITABLE: int = lib.TB_EV_WRITABLE
-_EVENT = struct.Struct("=IiQ")  # struct tb_event
+_EVENTS_AT_FIRST: int = lib.TB_EVENTS_AT_FIRST
 _WHY_SIZE = 256
 # What Trio passes when there is no deadline; a timer for it would be set and cancelled at every
 # wait.
@@ -88,6 +87,7 @@ class EngineIOManager:
         self.passed_over: dict[str, str] = {}
         self._descriptor: int = lib.tb_engine_descriptor(self.engine)
         self._waiting: tuple[dict[int, Task], dict[int, Task]] = ({}, {})  # readers, writers
+        self._map_events(0)
         # The Python faces of the engine's own objects, by token.
         self.faces: dict[int, Face] = {}
 
@@ -125,13 +125,25 @@ class EngineIOManager:
         if not count or count == -errno.EINTR:
             return
         assert isinstance(count, int)
-        raw = bytes(ffi.buffer(lib.tb_events(self.engine), count * _EVENT.size))
+        if count > self._room:
+            self._map_events(count)
+        # Copied before anyone hears of them: who does may cause more, which are appended.
+        words = self._events[: 2 * count].tolist()
         lib.tb_events_clear(self.engine)
-        for kind, value, handle in _EVENT.iter_unpack(raw):
+        faces = self.faces
+        for i in range(0, 2 * count, 2):
+            what, handle = words[i], words[i + 1]
+            kind, value = what & 0xFFFFFFFF, what >> 32  # struct tb_event
             if kind <= _WRITABLE:
                 self._wake(kind == _WRITABLE, handle, value)
-            elif (face := self.faces.get(handle)) is not None:
-                face.hear(kind, value)
+            elif handle in faces:
+                faces[handle].hear(kind, value)
+
+    def _map_events(self, count: int) -> None:
+        """The engine's array moved: it does when it has to grow, and at no other time."""
+        self._room = max(count, _EVENTS_AT_FIRST)
+        size = self._room * ffi.sizeof("struct tb_event")
+        self._events = memoryview(ffi.buffer(lib.tb_events(self.engine), size)).cast("q")
 
     def force_wakeup(self) -> None:
         """Ends a ``get_events`` that another thread waits in."""
@@ -152,6 +164,7 @@ class EngineIOManager:
             return
         for face in list(self.faces.values()):
             face.forget()
+        self._events.release()
         engine, self.engine = self.engine, None
         lib.tb_engine_free(engine)
 

@@ -70,6 +70,11 @@ class ClientReport:
     why: str
     heard: LastWords
 
+    @property
+    def usual(self) -> bool:
+        """It went by itself."""
+        return self.news in (ClientNews.LEFT, ClientNews.ENDED)
+
 
 _USUAL_REPORTS: dict[int, ClientReport] = {
     int(news): ClientReport(news, "", LastWords.WHOLE)

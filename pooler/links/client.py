@@ -43,15 +43,28 @@ class Arrival:
 
 async def _receive(stream: EngineStream) -> bytes:
     try:
-        # What a connection is accepted for is there already: no checkpoint for that.
-        data = stream.receive_nowait()
-        if data is None:
-            data = await stream.receive_some(READ_SIZE)
+        data = await stream.receive_some(READ_SIZE)
     except trio.BrokenResourceError:
         raise ClientGone from None
     if not data:
         raise ClientGone
     return data
+
+
+def first_packet(stream: EngineStream) -> Arrival | None:
+    """What :func:`read_first` would return, if it is a whole start-up packet that is there already.
+
+    Most clients' is, since a connection is taken up when it has sent something. What is not whole,
+    or something else, is put back.
+    """
+    data = stream.receive_nowait()
+    if not data:
+        return None
+    found = read_startup(data)
+    if found is not None and isinstance(found[0], Startup):
+        return Arrival(found[0], data[found[1] :])
+    stream.put_back(data)
+    return None
 
 
 async def read_first(stream: EngineStream) -> Arrival | CancelRequest:

@@ -32,6 +32,12 @@ def _password(database: Database, user: str, users: Mapping[str, Secret | None])
     return "md5" + secret.digest if isinstance(secret, Md5Secret) else None
 
 
+def _key(startup: Startup) -> tuple[object, ...]:
+    """All of a packet that makes a difference to which pool it is."""
+    special = (startup.options, startup.replication)
+    return (startup.database, startup.user, special, *startup.parameters.items())
+
+
 class Directory:
     """Pools, made when first asked for."""
 
@@ -47,20 +53,21 @@ class Directory:
         for (database, user, _), pool in self._pools.items():
             yield database, user, pool
 
-    async def pool_for(self, startup: Startup) -> Pool:
+    def known(self, startup: Startup) -> Pool | None:
+        """The pool that :meth:`find` has found before for the like of this packet."""
+        return self._known.get(_key(startup))
+
+    async def find(self, startup: Startup) -> Pool:
         """The pool that serves a client.
 
         Raises:
             PostgresError: there is no such database (3D000), or what it asks for is not to be had,
                 or whether it asks for anything special could not be found out.
         """
-        key = (startup.database, startup.user, startup.options, *startup.parameters.items())
-        pool = self._known.get(key)
-        if pool is None:
-            pool = await self._find(startup)
-            if len(self._known) >= KNOWN_LIMIT:
-                self._known.clear()
-            self._known[key] = pool
+        pool = await self._find(startup)
+        if len(self._known) >= KNOWN_LIMIT:
+            self._known.clear()
+        self._known[_key(startup)] = pool
         return pool
 
     async def _find(self, startup: Startup) -> Pool:

@@ -7,7 +7,6 @@ import structlog
 import trio
 
 from pooler.config import Settings
-from pooler.links.client import Arrival
 from pooler.pool import Pool
 from pooler.rules.admission import Check, Gatekeeper
 from pooler.service.directory import Directory
@@ -15,7 +14,7 @@ from pooler.service.keys import CancelKeys
 from pooler.service.logins import Logins
 from pooler.sessions.session import Session
 from pooler.wire.errors import PostgresError
-from pooler.wire.startup import CancelRequest
+from pooler.wire.startup import CancelRequest, Startup
 from trio_backends import ClientNews, ClientReport, EngineListener, EngineStream
 
 log = structlog.get_logger()
@@ -32,6 +31,7 @@ class Service:
     def __init__(self, settings: Settings, nursery: trio.Nursery) -> None:
         self._settings = settings
         self._log_connections = settings.pooler.log_connections
+        self._max_clients = settings.pooler.max_clients
         self._gatekeeper = Gatekeeper(settings.auth.method)
         self._logins = Logins(settings.pooler.max_logins, settings.pooler.client_login_timeout)
         self._keys = CancelKeys()
@@ -71,9 +71,7 @@ class Service:
             self._nursery.start_soon(self._clients, stream)
 
     async def _clients(self, stream: EngineStream) -> None:
-        """A client's task, and then perhaps the next one's: making a task costs a third of a log-
-        in.
-        """
+        """A client's task, and then perhaps the next one's: to make a task costs time."""
         while True:
             await self._client(stream)
             if len(self._spare) >= SPARE_TASKS or self._draining:
@@ -102,16 +100,20 @@ class Service:
 
     # -- House ------------------------------------------------------------------------
 
-    def check_for(self, arrival: Arrival) -> Check:
-        user = arrival.startup.user
-        return self._gatekeeper.check(user, self._settings.users.get(user))
+    def check_for(self, startup: Startup) -> Check:
+        return self._gatekeeper.check(startup.user, self._settings.users.get(startup.user))
 
-    async def admitted(self, session: Session, arrival: Arrival) -> Pool:
+    def known_pool(self, startup: Startup) -> Pool | None:
+        return self.directory.known(startup)
+
+    async def find_pool(self, startup: Startup) -> Pool:
+        return await self.directory.find(startup)
+
+    def admit(self, session: Session) -> None:
         if self._draining:
             raise PostgresError("FATAL", "57P03", "the pooler is shutting down")
-        if len(self._sessions) - len(self._logins) >= self._settings.pooler.max_clients:
+        if len(self._sessions) - len(self._logins) >= self._max_clients:
             raise PostgresError("FATAL", "53300", "sorry, too many clients already")
-        pool = await self.directory.pool_for(arrival.startup)
         self._logins.end(session)
         self._keys.give(session)
         if self._log_connections:
@@ -122,7 +124,6 @@ class Service:
                 user=session.user,
                 address=_address(session.stream),
             )
-        return pool
 
     async def cancel(self, request: CancelRequest) -> None:
         session = self._keys.find(request)
@@ -139,17 +140,17 @@ class Service:
             error=str(error),
         )
 
-    def left(self, session: Session, report: ClientReport | None, error: object) -> None:
+    def left(self, session: Session, report: ClientReport | None) -> None:
         self._logins.end(session)
         self._keys.take_back(session)
         self._sessions.pop(session, None)
         if not self._sessions:
             self._empty.set()
-        if report is None:
+        if report is None or (report.usual and not self._log_connections):
             return
         if report.news is ClientNews.VIOLATION:
             log.warning("client broke the protocol", client=session.number, why=report.why)
-        elif self._log_connections or report.news not in (ClientNews.LEFT, ClientNews.ENDED):
+        else:
             log.info("client left", client=session.number, reason=report.news.name.lower())
 
     # -- the end ----------------------------------------------------------------------

@@ -11,13 +11,13 @@ from typing import Protocol
 
 import trio
 
-from pooler.links.client import Arrival, ClientGone, authenticate, read_first
+from pooler.links.client import ClientGone, authenticate, first_packet, read_first
 from pooler.pool import Pool
-from pooler.rules.admission import Check
+from pooler.rules.admission import Check, Trust
 from pooler.sessions.farewell import farewell
 from pooler.wire import messages
 from pooler.wire.errors import PostgresError
-from pooler.wire.startup import CancelRequest
+from pooler.wire.startup import PROTOCOL_3_0, CancelRequest, Startup
 from trio_backends import ClientReport, EngineStream
 
 _READY = messages.ready_for_query()
@@ -28,16 +28,22 @@ FAREWELL_TIMEOUT = 1.0  # seconds
 class House(Protocol):
     """What a session needs of the pooler around it (service.Service)."""
 
-    def check_for(self, arrival: Arrival) -> Check:
+    def check_for(self, startup: Startup) -> Check:
         """What this client has to prove."""
 
-    async def admitted(self, session: Session, arrival: Arrival) -> Pool:
-        """A client has logged in. PostgresError: there is no such database, or no room."""
+    def known_pool(self, startup: Startup) -> Pool | None:
+        """The pool of a start-up packet that has been seen before."""
+
+    async def find_pool(self, startup: Startup) -> Pool:
+        """The pool for a client. PostgresError: there is no such database."""
+
+    def admit(self, session: Session) -> None:
+        """A client has logged in: gives it its cancel key. PostgresError: there is no room."""
 
     async def cancel(self, request: CancelRequest) -> None:
         """A cancel request has come."""
 
-    def left(self, session: Session, report: ClientReport | None, error: object) -> None:
+    def left(self, session: Session, report: ClientReport | None) -> None:
         """A session is over; ``report``: how its time with servers ended, if it had any."""
 
     def log_failed(self, session: Session, error: PostgresError) -> None:
@@ -72,48 +78,48 @@ class Session:
     async def run(self, house: House) -> None:
         """From the first byte to the last. Never raises for what a client or server sends."""
         report: ClientReport | None = None
-        error: object = None
         try:
-            report = await self._log_in_and_serve(house)
+            pool = await self._log_in(house)
+            if pool is not None:
+                report = await pool.multiplexer.serve(self.stream)
+                error = farewell(report, pool.last_error)
+                if error is not None:
+                    await self._tell(error)
         except PostgresError as refusal:
-            error = refusal
             house.log_failed(self, refusal)
             await self._tell(refusal)
-        except (ClientGone, trio.BrokenResourceError, trio.ClosedResourceError) as gone:
-            error = gone
+        except (ClientGone, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # nobody is there to be told
         finally:
-            house.left(self, report, error)
+            house.left(self, report)
             self.stream.close()
 
-    async def _log_in_and_serve(self, house: House) -> ClientReport | None:
-        pool = await self._log_in(house)
-        if pool is None:
-            return None
-        report = await pool.multiplexer.serve(self.stream)
-        error = farewell(report, pool.last_error)
-        if error is not None:
-            await self._tell(error)
-        return report
-
     async def _log_in(self, house: House) -> Pool | None:
-        arrival = await read_first(self.stream)
+        """None: it was a cancel request. Waits only for what is not there: often for nothing."""
+        stream = self.stream
+        arrival = first_packet(stream) or await read_first(stream)
         if isinstance(arrival, CancelRequest):
             # Closed when PostgreSQL has been told, as PostgreSQL itself does.
             await house.cancel(arrival)
             return None
-        self.user, self.database = arrival.startup.user, arrival.startup.database
-        rest = await authenticate(self.stream, arrival, house.check_for(arrival))
-        pool = self.pool = await house.admitted(self, arrival)
+        startup, rest = arrival.startup, arrival.rest
+        self.user, self.database = startup.user, startup.database
+        check = house.check_for(startup)
+        if not isinstance(check, Trust) or startup.version != PROTOCOL_3_0:
+            rest = await authenticate(stream, arrival, check)
+        pool = house.known_pool(startup) or await house.find_pool(startup)
         if pool.parameters is None:
             await pool.wait_parameters()
-        self.stream.send_now(
+        house.admit(self)
+        stream.send_now(
             messages.AUTHENTICATION_OK
-            + pool.greeting(arrival.startup.parameters.get("application_name", ""))
+            + pool.greeting(startup.parameters.get("application_name", ""))
             + messages.backend_key_data(self.process_id, self.secret)
             + _READY
         )
+        self.pool = pool
         if rest:
-            self.stream.put_back(rest)
+            stream.put_back(rest)
         return pool
 
     async def _tell(self, error: PostgresError) -> None:

@@ -71,9 +71,12 @@ struct tb_engine *tb_engine_new(const char *driver, bool guest, char *why, size_
     engine->check_at = INT64_MAX;
     engine->now = tb_clock();
     engine->next_token = 1;
+    engine->event_room = TB_EVENTS_AT_FIRST;
+    engine->events = tb_alloc(engine->event_room * sizeof *engine->events);
     int error = make_wake_pipe(engine);
     if (error < 0) {
         explain(why, why_size, "pipe", error);
+        free(engine->events);
         free(engine);
         return NULL;
     }
@@ -82,6 +85,7 @@ struct tb_engine *tb_engine_new(const char *driver, bool guest, char *why, size_
         snprintf(why, why_size, "%s", engine->why);
         close(engine->wake_fd);
         close(engine->wake_write_fd);
+        free(engine->events);
         free(engine);
         return NULL;
     }
@@ -118,16 +122,16 @@ void tb_engine_free(struct tb_engine *engine)
 void tb_emit(struct tb_engine *engine, uint32_t kind, uint64_t handle, int value)
 {
     if (engine->event_count == engine->event_room) {
-        uint32_t room = engine->event_room ? engine->event_room * 2 : 64;
+        uint32_t room = engine->event_room * 2;
         struct tb_event *events = tb_alloc(room * sizeof *events);
-        if (engine->event_count)
-            memcpy(events, engine->events, engine->event_count * sizeof *events);
+        memcpy(events, engine->events, engine->event_count * sizeof *events);
         free(engine->events);
         engine->events = events;
         engine->event_room = room;
     }
     engine->events[engine->event_count++] =
-        (struct tb_event){.kind = kind, .value = value, .handle = handle};
+        (struct tb_event){.what = (int64_t)value * ((int64_t)1 << 32) + kind,
+                          .handle = (int64_t)handle};
 }
 
 void tb_nudge(struct tb_engine *engine)

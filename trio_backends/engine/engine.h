@@ -55,10 +55,11 @@ enum tb_event_kind {
     TB_EV_WOKEN,        /* tb_engine_wake() was called */
 };
 
+#define TB_EVENTS_AT_FIRST 1024 /* room for them; it grows, and moves, when there are more */
+
 struct tb_event {
-    uint32_t kind;
-    int32_t value;
-    uint64_t handle;
+    int64_t what; /* the value (signed) times 2^32, plus the kind */
+    int64_t handle;
 };
 
 /* ---------------------------------------------------------------- bytes */
