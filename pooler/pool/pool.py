@@ -278,6 +278,8 @@ class Pool:
         stream = server.stream
         try:
             self.multiplexer.add_server(stream)
+            # Clients that found no server were reported once; not all of them have one now.
+            self.consider()
             expiry = self._expiry()
             while await self._decide(server, await self._news_of(server, expiry)):
                 self.multiplexer.server_ready(stream)
