@@ -211,10 +211,12 @@ class Multiplexer:
         try:
             news = await stream.wait_news()
             # How nearly every client goes needs no looking into.
-            return _USUAL_REPORTS.get(news) or self._report(pointer, news)
+            # Another task may have closed the stream in this very tick: its pointer is dead then.
+            return _USUAL_REPORTS.get(news) or self._report(_pointer(stream), news)
         finally:
             if stream.pointer is not None:
                 lib.tb_mux_remove(pointer)
+            stream.forget_news()
 
     def _report(self, pointer: Any, news: int) -> ClientReport:
         why = ffi.string(lib.tb_member_why(pointer)).decode()
@@ -313,5 +315,7 @@ async def relay(a: EngineStream, b: EngineStream) -> None:
     finally:
         if a.pointer is not None:
             lib.tb_relay_stop(a.pointer)
+        a.forget_news()
+        b.forget_news()
     if result < 0:
         raise trio.BrokenResourceError("a relayed connection broke") from os_error(result)

@@ -54,7 +54,9 @@ class EngineStream(trio.abc.HalfCloseableStream):
         "_news",
         "_news_task",
         "_receiver",
+        "_receiving",
         "_sender",
+        "_sending",
         "pointer",
         "token",
     )
@@ -65,7 +67,7 @@ class EngineStream(trio.abc.HalfCloseableStream):
         self.token: int = lib.tb_stream_token(self.pointer)
         self._receiver: Task | None = None
         self._sender: Task | None = None
-        self._eof_sent = False
+        self._receiving = self._sending = self._eof_sent = False
         # What a multiplexer or a relay has to say of this stream; see _relay.py.
         self._news_task: Task | None = None
         self._news: deque[int] | None = None
@@ -115,6 +117,8 @@ class EngineStream(trio.abc.HalfCloseableStream):
         if self._news:
             await trio.lowlevel.checkpoint()
             return self._news.popleft()
+        if self.pointer is None:
+            raise trio.ClosedResourceError("this stream is closed")
         if self._news_task is not None:
             raise trio.BusyResourceError("another task waits for this stream's news")
         self._news_task = trio.lowlevel.current_task()
@@ -125,11 +129,15 @@ class EngineStream(trio.abc.HalfCloseableStream):
 
         return int(await trio.lowlevel.wait_task_rescheduled(abort))
 
+    def forget_news(self) -> None:
+        """News that came for a task that no longer waits (cancelled) are nobody's."""
+        self._news = None
+
     # -- Trio's stream ----------------------------------------------------------------
 
     def receive_nowait(self) -> bytes | None:
         """What :meth:`receive_some` would return without waiting; None: nothing has come yet."""
-        if self._receiver is not None:
+        if self._receiving:
             raise trio.BusyResourceError("another task is receiving from this stream")
         data = self._receive_now(DEFAULT_RECEIVE_SIZE)
         if data is None:
@@ -142,15 +150,18 @@ class EngineStream(trio.abc.HalfCloseableStream):
         if max_bytes < 1:
             raise ValueError("max_bytes must be >= 1")
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._receiver is not None:
+        if self._receiving:
             raise trio.BusyResourceError("another task is receiving from this stream")
-        data = self._receive_now(max_bytes)
-        if data is not None:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return data
-        while data is None:
-            await self._park_receiver()
+        self._receiving = True
+        try:
             data = self._receive_now(max_bytes)
+            if data is not None:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            while data is None:
+                await self._park_receiver()
+                data = self._receive_now(max_bytes)
+        finally:
+            self._receiving = False
         return data
 
     def _receive_now(self, max_bytes: int) -> bytes | None:
@@ -182,12 +193,16 @@ class EngineStream(trio.abc.HalfCloseableStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """As ``trio.abc.SendStream``: returns when the kernel has taken all of it."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._sender is not None:
+        if self._sending:
             raise trio.BusyResourceError("another task is sending to this stream")
-        if self.send_now(data):
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return
-        await self._park_sender()
+        self._sending = True
+        try:
+            if self.send_now(data):
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            else:
+                await self._park_sender()
+        finally:
+            self._sending = False
 
     def send_now(self, data: bytes | bytearray | memoryview) -> bool:
         """Hands over ``data`` without waiting; True when the kernel has taken all of it at once.
@@ -224,17 +239,21 @@ class EngineStream(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
         if self.pointer is None:
             raise trio.ClosedResourceError("this stream is closed")
-        if self._sender is not None:
+        if self._sending:
             raise trio.BusyResourceError("another task is sending to this stream")
         if lib.tb_stream_wait_room(self.pointer):
-            await self._park_sender()
+            self._sending = True
+            try:
+                await self._park_sender()
+            finally:
+                self._sending = False
 
     async def send_eof(self) -> None:
         """As ``trio.abc.HalfCloseableStream``."""
         await trio.lowlevel.checkpoint()
         if self.pointer is None:
             raise trio.ClosedResourceError("this stream is closed")
-        if self._sender is not None:
+        if self._sending:
             raise trio.BusyResourceError("another task is sending to this stream")
         self._eof_sent = True
         result = lib.tb_stream_shutdown_send(self.pointer)

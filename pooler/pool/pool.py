@@ -358,6 +358,9 @@ class Pool:
             self.multiplexer.release(server.stream)
 
     def stop_opening(self) -> None:
-        """No further server is opened: the pooler ends."""
-        self._closing = True
-        self._quota.leave(self)
+        """No further server is opened, and nobody waits for one any longer: the pooler ends."""
+        if not self._closing:
+            self._closing = True
+            self._quota.leave(self)
+            self.last_error = PostgresError("FATAL", "57P03", "the pooler is shutting down")
+            self._tell()

@@ -159,6 +159,7 @@ class Service:
         """Asks every session to end when nothing is under way; returns when the last has."""
         self._draining = True
         log.info("shutting down", clients=len(self._sessions))
+        self.directory.stop_opening()
         for session in list(self._sessions):
             session.ask_to_leave()
         while self._sessions:

@@ -349,3 +349,11 @@ def test_a_program_in_guest_mode(backend: str) -> None:
     while not done:
         todo.get(timeout=20)()
     assert done[0].unwrap() == backend
+
+
+def test_closing_what_is_no_descriptor_is_harmless(run: Run) -> None:
+    async def main() -> None:
+        for number in (2**31 - 1, 1_000_000_000, 54_321):
+            trio.lowlevel.notify_closing(number)
+
+    run(main)

@@ -459,3 +459,59 @@ def test_a_client_that_does_not_read_is_not_answered_further(run: Run) -> None:
             assert await far.receive_some() == b"next\n"
 
     run(main)
+
+
+def test_a_stream_closed_as_its_news_arrive(run: Run) -> None:
+    async def main() -> None:
+        async with house() as h:
+            client = Client(*await tcp_pair())
+            async with trio.open_nursery() as nursery:
+
+                async def serve() -> None:
+                    with pytest.raises(trio.ClosedResourceError):
+                        await h.mux.serve(client.near)
+
+                nursery.start_soon(serve)
+                await trio.testing.wait_all_tasks_blocked()
+                h.mux.ask_to_leave(client.near)  # its news are under way now
+                client.near.close()
+
+    run(main)
+
+
+def test_news_of_an_earlier_stay_are_forgotten(run: Run) -> None:
+    async def main() -> None:
+        async with house() as h:
+            far, near = await tcp_pair()
+            for _ in range(3):
+                with trio.move_on_after(0.01) as scope:
+                    await h.mux.serve(near)
+                assert scope.cancelled_caught
+            await h.echo_server("s")
+            h.nursery.start_soon(h.mux.serve, near)
+            await far.send_all(b"x\n")
+            assert await far.receive_some() == b"s:x\n"
+
+    run(main)
+
+
+def test_a_sticky_server_that_speaks_counts_as_no_transaction(run: Run) -> None:
+    async def main() -> None:
+        async with house(sticky=True) as h:
+            far, _ = await h.server()
+            client = await h.client()
+            await client.say("x")
+            await far.receive_some()
+            await far.send_all(b"done\n")
+            await client.hear()
+            before = h.mux.stats()
+            await trio.sleep(0.01)
+            await client.say("y")
+            await far.receive_some()
+            await far.send_all(b"done\n")
+            await client.hear()
+            after = h.mux.stats()
+            assert after.transactions == before.transactions + 1
+            assert after.busy_time - before.busy_time < 5
+
+    run(main)

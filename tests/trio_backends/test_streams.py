@@ -316,3 +316,62 @@ def test_a_broken_end_breaks_the_relay(run: Run) -> None:
         await right.aclose()
 
     run(main)
+
+
+def test_a_relay_delivers_all_that_came_before_the_ends(run: Run) -> None:
+    """The reader's own end comes first, and its peer's while most is still unsent."""
+
+    async def main() -> None:
+        left, a = await tcp_pair()
+        b, right = await tcp_pair()
+        payload = bytes(range(251)) * 12_000
+        async with trio.open_nursery() as nursery:
+
+            async def relay_and_close() -> None:
+                await trio_backends.relay(a, b)
+                a.close()
+                b.close()
+
+            async def send() -> None:
+                await left.send_all(payload)
+                await left.send_eof()
+
+            nursery.start_soon(relay_and_close)
+            await right.send_eof()
+            nursery.start_soon(send)
+            await trio.sleep(0.05)
+            assert await receive(right, len(payload)) == payload
+            assert await right.receive_some() == b""
+
+    run(main)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_closing_a_relayed_stream_ends_the_relay(run: Run, which: int) -> None:
+    async def main() -> None:
+        _left, a = await tcp_pair()
+        b, _right = await tcp_pair()
+        async with trio.open_nursery() as nursery:
+
+            async def ends() -> None:
+                with pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
+                    await trio_backends.relay(a, b)
+
+            nursery.start_soon(ends)
+            await trio.testing.wait_all_tasks_blocked()
+            (a, b)[which].close()
+
+    run(main)
+
+
+def test_a_run_may_end_with_bytes_under_way(run: Run) -> None:
+    async def main() -> None:
+        left, a = await tcp_pair()
+        b, _right = await tcp_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio_backends.relay, a, b)
+            nursery.start_soon(left.send_all, bytes(20_000_000))
+            await trio.sleep(0.05)
+            nursery.cancel_scope.cancel()
+
+    run(main)

@@ -470,11 +470,16 @@ static int uring_turn(struct tb_engine *engine, int64_t timeout_ns)
     engine->counters.turns++;
     engine->counters.overflows = ring->overflows;
     settle(engine);
-    for (uint32_t i = 0; i < ring->batch_count; i++) {
+    /* What comes meanwhile (entries had to be submitted for want of room) is for the next turn: a
+     * receive that found no buffer would find none before those of this turn are published. */
+    uint32_t count = ring->batch_count;
+    for (uint32_t i = 0; i < count; i++) {
         struct io_uring_cqe cqe = ring->batch[i]; /* the batch may grow and move meanwhile */
         dispatch(engine, &cqe);
     }
-    ring->batch_count = state->settled_to = 0;
+    ring->batch_count -= count;
+    memmove(ring->batch, ring->batch + count, ring->batch_count * sizeof *ring->batch);
+    state->settled_to = 0;
     tb_ring_publish_buffers(ring);
     return result;
 }
@@ -486,7 +491,8 @@ static int uring_descriptor(struct tb_engine *engine)
 
 static void uring_give_back(struct tb_engine *engine, int32_t number)
 {
-    tb_ring_give_back(&((struct uring_state *)engine->state)->ring, number);
+    if (engine->state) /* not while the last streams go, after the ring */
+        tb_ring_give_back(&((struct uring_state *)engine->state)->ring, number);
 }
 
 /* ---------------------------------------------------------------- open and close */
@@ -526,6 +532,11 @@ static void uring_close(struct tb_engine *engine)
     sqe->cancel_flags = IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL;
     tb_ring_enter(&state->ring, 1, 100000000);
     tb_ring_enter(&state->ring, 0, 0);
+    for (uint32_t i = 0; i < state->ring.batch_count; i++) { /* accepted, and nobody's now */
+        const struct io_uring_cqe *cqe = &state->ring.batch[i];
+        if ((cqe->user_data & 15) == KIND_ACCEPT && cqe->res >= 0)
+            close(cqe->res);
+    }
     tb_ring_close(&state->ring);
     close(state->aux);
     tb_watches_free(&state->watches);

@@ -213,7 +213,8 @@ int tb_engine_descriptor(struct tb_engine *engine)
 
 int64_t tb_next_check(const struct tb_engine *engine)
 {
-    return engine->check_at;
+    /* What Python has queued or caused since the last turn does not wait for the kernel's news. */
+    return engine->dirty || engine->event_count ? 0 : engine->check_at;
 }
 
 const struct tb_counters *tb_engine_counters(const struct tb_engine *engine)
@@ -253,14 +254,19 @@ int tb_watch(struct tb_engine *engine, int fd, bool write)
     return engine->driver->watch(engine, fd, write);
 }
 
+static bool may_be_watched(int fd)
+{
+    return fd >= 0 && (fd < 65536 || fcntl(fd, F_GETFD) >= 0);
+}
+
 void tb_unwatch(struct tb_engine *engine, int fd, bool write)
 {
-    if (fd >= 0)
+    if (may_be_watched(fd))
         engine->driver->unwatch(engine, fd, write);
 }
 
 void tb_release(struct tb_engine *engine, int fd)
 {
-    if (fd >= 0)
+    if (may_be_watched(fd))
         engine->driver->release(engine, fd);
 }

@@ -109,6 +109,7 @@ struct tb_stream {
     uint32_t high_water;
     int fd;
     int error;                  /* negative errno of a failed receive or send; 0 */
+    int failing;                /* an error that is told at the next flush, between other things */
     uint32_t driver_bits;       /* driver: what the kernel has been asked for */
     bool wanted;                /* someone wants its bytes */
     bool ended;                 /* nothing more will be received */
@@ -300,6 +301,8 @@ void tb_stream_disown(struct tb_stream *);
 void tb_relay(struct tb_stream *a, struct tb_stream *b);
 /* Parts them; both are Python's again. */
 void tb_relay_stop(struct tb_stream *a);
+/* The same, because one of them is being closed: TB_EV_RELAYED. */
+void tb_relay_break(struct tb_stream *a);
 
 /* ---------------------------------------------------------------- multiplexer */
 

@@ -97,12 +97,25 @@ void tb_listener_check(struct tb_listener *listener)
 
 /* ---------------------------------------------------------------- accepting */
 
+/* accept(2): errors of the network that were pending on the new socket count as none. */
+static bool concerns_one_connection(int error)
+{
+    static const int errors[] = {
+        ECONNABORTED, EPERM, EPROTO, ENOPROTOOPT, EOPNOTSUPP, ENETDOWN, EHOSTDOWN, EHOSTUNREACH,
+        ENETUNREACH, ETIMEDOUT,
+    };
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
+        if (error == -errors[i])
+            return true;
+    return false;
+}
+
 void tb_accepted(struct tb_listener *listener, int fd_or_error)
 {
     struct tb_engine *engine = listener->engine;
     if (fd_or_error < 0) {
-        if (fd_or_error == -ECONNABORTED)
-            return; /* it left before we looked */
+        if (concerns_one_connection(fd_or_error))
+            return; /* it was gone before we looked */
         /* No descriptors left, say: Python decides when to go on. */
         tb_listener_want(listener, false);
         tb_emit(engine, TB_EV_ACCEPTED, listener->token, fd_or_error);

@@ -34,7 +34,8 @@ struct tb_member {
     int64_t since;        /* when it came to its list */
     int64_t busy_since;   /* clients: when the request or transaction under way began; 0: none */
     const char *why;
-    uint8_t state, standing, words, holds;
+    uint8_t state, standing, words;
+    uint32_t holds;
     bool client, retiring, leaving, goodbye;
     bool held_back;       /* clients: the framing keeps the rest until answers have come */
     uint64_t framing[];   /* its state; 64 bits for the sake of alignment */
@@ -113,7 +114,8 @@ static void park(struct tb_member *server, enum tb_server_news news)
     list_remove(server);
     server->state = SERVER_PARKED;
     server->stream->owner = NULL; /* Python's: it may read, write, or close it */
-    tb_emit(server->mux->engine, TB_EV_SERVER, server->stream->token, (int)news);
+    if (news)
+        tb_emit(server->mux->engine, TB_EV_SERVER, server->stream->token, (int)news);
 }
 
 /* The server is clean and free. */
@@ -138,8 +140,11 @@ static void client_gone(struct tb_member *client, enum tb_client_news news)
     struct tb_mux *mux = client->mux;
     struct tb_member *server = client->peer;
     list_remove(client);
-    if (client->state == CLIENT_WAITING)
+    if (client->state == CLIENT_WAITING) {
         mux->stats.waiting--;
+        if (!mux->waiting.first)
+            mux->starved_told = false;
+    }
     client->state = CLIENT_GONE;
     client->stream->owner = NULL;
     tb_stream_want(client->stream, false);
@@ -155,7 +160,8 @@ static void client_gone(struct tb_member *client, enum tb_client_news news)
             park(server, TB_SERVER_ORPHANED);
         }
     }
-    tb_emit(mux->engine, TB_EV_CLIENT, client->stream->token, (int)news);
+    if (news)
+        tb_emit(mux->engine, TB_EV_CLIENT, client->stream->token, (int)news);
     if (server)
         serve(mux);
 }
@@ -323,7 +329,7 @@ static void consider_parting(struct tb_member *client)
     int standing = mux->framing->standing(client->framing, server->framing);
     if (standing == TB_OPEN && !client->list)
         list_add(&mux->clients_open, client, mux->limits.open_idle);
-    if (standing != TB_APART)
+    if (standing != TB_APART || !client->busy_since) /* a sticky server said something unasked */
         return;
     mux->stats.transactions++;
     int64_t busy = mux->engine->now - client->busy_since;
@@ -519,7 +525,7 @@ static void remove_server(struct tb_member *server)
 {
     struct tb_mux *mux = server->mux;
     if (server->peer)
-        server_gone(server, TB_SERVER_LOST);
+        server_gone(server, 0); /* whoever takes it out knows */
     list_remove(server);
     mux->framing->server_free(server->framing);
     mux->stats.servers--;
@@ -528,7 +534,7 @@ static void remove_server(struct tb_member *server)
 static void remove_client(struct tb_member *client)
 {
     if (client->state != CLIENT_GONE)
-        client_gone(client, TB_CLIENT_ENDED);
+        client_gone(client, 0); /* whoever takes it out knows */
     client->mux->stats.clients--;
 }
 
@@ -548,7 +554,12 @@ void tb_mux_remove(struct tb_stream *stream)
 
 void tb_server_hold(struct tb_stream *stream)
 {
-    stream->member->holds++;
+    struct tb_member *server = stream->member;
+    server->holds++;
+    if (server->state == SERVER_IDLE) {
+        list_remove(server);
+        server->state = SERVER_HELD;
+    }
 }
 
 void tb_server_release(struct tb_stream *stream)

@@ -31,7 +31,7 @@ static void pass_end(struct tb_stream *stream)
         return;
     }
     tb_stream_shutdown_send(peer);
-    if (peer->ended)
+    if (peer->ended && !stream->out.first)
         relay_over(stream, 0);
 }
 
@@ -81,6 +81,11 @@ void tb_relay(struct tb_stream *a, struct tb_stream *b)
     take_over(b, a);
     start(a);
     start(b);
+}
+
+void tb_relay_break(struct tb_stream *stream)
+{
+    relay_over(stream, -ECANCELED);
 }
 
 void tb_relay_stop(struct tb_stream *stream)

@@ -188,6 +188,16 @@ bool tb_stream_wait_room(struct tb_stream *stream)
     return true;
 }
 
+static void put_on_dirty(struct tb_stream *stream)
+{
+    if (stream->dirty)
+        return;
+    stream->dirty = true;
+    stream->dirty_next = stream->engine->dirty;
+    stream->engine->dirty = stream;
+    tb_nudge(stream->engine);
+}
+
 static void undirty(struct tb_stream *stream)
 {
     struct tb_stream **link = &stream->engine->dirty;
@@ -218,7 +228,7 @@ void tb_stream_close(struct tb_stream *stream)
     if (stream->member)
         tb_mux_remove(stream);
     if (stream->peer)
-        tb_relay_stop(stream);
+        tb_relay_break(stream);
     if (stream->listener)
         tb_listener_forget(stream);
     if (!stream->error)
@@ -261,8 +271,11 @@ void tb_stream_want(struct tb_stream *stream, bool wanted)
         return;
     }
     int error = stream->engine->driver->receive_start(stream);
-    if (error < 0)
-        tb_stream_ended(stream, error);
+    if (error < 0) {
+        stream->failing = error;
+        stream->wanted = false;
+        put_on_dirty(stream);
+    }
 }
 
 void tb_stream_received(struct tb_stream *stream, uint8_t *bytes, size_t n, int32_t number)
@@ -367,21 +380,20 @@ void tb_stream_disown(struct tb_stream *stream)
 
 void tb_stream_mark_dirty(struct tb_stream *stream)
 {
-    struct tb_engine *engine = stream->engine;
-    if (stream->dirty || stream->blocked)
-        return;
-    stream->dirty = true;
-    stream->dirty_next = engine->dirty;
-    engine->dirty = stream;
-    tb_nudge(engine);
+    if (!stream->blocked)
+        put_on_dirty(stream);
 }
 
 struct tb_stream *tb_take_dirty(struct tb_engine *engine)
 {
-    struct tb_stream *stream = engine->dirty;
-    if (stream) {
+    struct tb_stream *stream;
+    while ((stream = engine->dirty)) {
         engine->dirty = stream->dirty_next;
         stream->dirty = false;
+        if (stream->failing && !stream->error)
+            tb_stream_ended(stream, stream->failing);
+        else if (!stream->blocked)
+            break;
     }
     return stream;
 }
@@ -525,6 +537,8 @@ int tb_stream_send(struct tb_stream *stream, const uint8_t *bytes, size_t n)
         stream->choked = true; /* the kernel is full: Python waits until half of it is gone */
         tb_stream_mark_dirty(stream);
     }
+    if (!stream->out.first)
+        stream->choked = false; /* left by a wait for room that was cancelled */
     stream->sender_waits = stream->choked;
     return stream->choked;
 }
