@@ -66,6 +66,17 @@ def test_limit_of_servers_is_kept(start: MakePooler, pg: EmbeddedPostgres, user:
     assert max(counts) == 5
 
 
+def test_clients_that_come_together_each_get_a_server(
+    start: MakePooler, pg: EmbeddedPostgres, user: str
+) -> None:
+    pooler = start(max_servers=20)
+    with clients(pooler, user, 15) as together:
+        for client in together:
+            client.send(query("BEGIN"))
+        assert [client.result().status for client in together] == ["T"] * 15
+        assert servers(pg, user) == 15
+
+
 def test_limit_counts_each_database_and_user(
     start: MakePooler, pg: EmbeddedPostgres, user: str
 ) -> None:
