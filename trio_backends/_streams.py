@@ -350,7 +350,6 @@ class EngineListener(trio.abc.Listener[EngineStream]):
         self._error = value or self._error
         if self._handler is not None and not value:
             self._start_handlers()
-            lib.tb_listener_want(self._listener, True)  # it stops when too many are not taken
         elif self._task is not None:
             task, self._task = self._task, None
             trio.lowlevel.reschedule(task)

@@ -308,8 +308,9 @@ static void dispatch(struct tb_engine *engine, const struct epoll_event *event)
 static int epoll_turn(struct tb_engine *engine, int64_t timeout_ns)
 {
     struct epoll_state *state = engine->state;
+    uint32_t events = engine->event_count;
     flush(engine);
-    if (engine->event_count)
+    if (engine->event_count != events)
         timeout_ns = 0;
     int64_t ms = timeout_ns < 0 ? -1 : (timeout_ns + 999999) / 1000000;
     int count = epoll_wait(state->fd, state->batch, BATCH, ms > 86400000 ? 86400000 : (int)ms);

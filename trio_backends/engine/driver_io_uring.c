@@ -461,8 +461,9 @@ static int uring_turn(struct tb_engine *engine, int64_t timeout_ns)
 {
     struct uring_state *state = engine->state;
     struct tb_ring *ring = &state->ring;
+    uint32_t events = engine->event_count;
     flush(engine);
-    if (engine->event_count || ring->batch_count)
+    if (engine->event_count != events || ring->batch_count)
         timeout_ns = 0;
     int result = tb_ring_enter(ring, timeout_ns == 0 ? 0 : 1, timeout_ns);
     state->unsubmitted_cancel = false;

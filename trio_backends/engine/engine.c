@@ -11,6 +11,8 @@
 
 #include "engine.h"
 
+#define PATIENCE 10000000 /* ns that an event may wait for others */
+
 static const struct tb_driver *const drivers[] = {
 #ifdef __linux__
     &tb_driver_io_uring,
@@ -134,6 +136,18 @@ void tb_emit(struct tb_engine *engine, uint32_t kind, uint64_t handle, int value
                           .handle = (int64_t)handle};
 }
 
+void tb_emit_patiently(struct tb_engine *engine, uint32_t kind, uint64_t handle, int value)
+{
+    tb_emit(engine, kind, handle, value);
+    engine->patient_count++;
+    tb_check_before(engine, engine->now + PATIENCE);
+}
+
+static bool has_news(const struct tb_engine *engine)
+{
+    return engine->event_count > engine->patient_count;
+}
+
 void tb_nudge(struct tb_engine *engine)
 {
     if (engine->guest && !engine->turning)
@@ -150,7 +164,7 @@ void tb_check_before(struct tb_engine *engine, int64_t when)
 
 static int64_t time_to_wait(const struct tb_engine *engine, int64_t deadline)
 {
-    if (engine->event_count)
+    if (has_news(engine))
         return 0;
     int64_t until = deadline < engine->check_at ? deadline : engine->check_at;
     if (until == INT64_MAX)
@@ -162,6 +176,7 @@ static int64_t time_to_wait(const struct tb_engine *engine, int64_t deadline)
 static void check(struct tb_engine *engine)
 {
     engine->check_at = INT64_MAX;
+    engine->patient_count = 0; /* their time is up */
     for (struct tb_listener *listener = engine->listeners; listener; listener = listener->next)
         tb_listener_check(listener);
     tb_mux_check(engine);
@@ -175,7 +190,7 @@ static int turn_until(struct tb_engine *engine, int64_t timeout_ns)
         if (engine->now >= engine->check_at)
             check(engine);
         int result = engine->driver->turn(engine, time_to_wait(engine, deadline));
-        if (engine->event_count)
+        if (has_news(engine))
             break;
         if (result < 0)
             return result;
@@ -203,7 +218,7 @@ const struct tb_event *tb_events(const struct tb_engine *engine)
 
 void tb_events_clear(struct tb_engine *engine)
 {
-    engine->event_count = 0;
+    engine->event_count = engine->patient_count = 0;
 }
 
 int tb_engine_descriptor(struct tb_engine *engine)

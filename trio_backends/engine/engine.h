@@ -138,6 +138,7 @@ struct tb_listener {
     uint32_t driver_bits;
     bool until_data;       /* a connection is offered when it has sent something, not before */
     bool wanted, told, closed;
+    bool resting;          /* not accepting until those that are ready have been taken */
 };
 
 /* ---------------------------------------------------------------- the seam */
@@ -195,6 +196,7 @@ struct tb_engine {
     struct tb_segment *spare;    /* headers of lent segments, kept for reuse */
     struct tb_event *events;
     uint32_t event_count, event_room;
+    uint32_t patient_count;      /* of these, those that do not end a wait by themselves */
     uint64_t next_token;
     int64_t now;                 /* ns, CLOCK_MONOTONIC, read once a turn */
     int64_t check_at;            /* when something may have to be timed out */
@@ -226,6 +228,8 @@ const struct tb_counters *tb_engine_counters(const struct tb_engine *);
 
 /* For the drivers and the layers above them. */
 void tb_emit(struct tb_engine *, uint32_t kind, uint64_t handle, int value);
+/* The same, for what may wait a little for company: Python is woken less often. */
+void tb_emit_patiently(struct tb_engine *, uint32_t kind, uint64_t handle, int value);
 void tb_check_before(struct tb_engine *, int64_t when);
 int64_t tb_clock(void);
 /* Something is to be done by the next turn, which in guest mode another thread may be waiting for. */

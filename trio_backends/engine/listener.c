@@ -46,8 +46,10 @@ static void offer(struct tb_stream *stream)
     struct tb_listener *listener = stream->listener;
     stream->owner = NULL;
     line_add(&listener->ready, stream);
-    if (listener->ready.count >= READY_LIMIT)
+    if (listener->ready.count >= READY_LIMIT && listener->wanted) {
         tb_listener_want(listener, false);
+        listener->resting = true;
+    }
     if (!listener->told)
         tb_emit(listener->engine, TB_EV_ACCEPTED, listener->token, 0);
     listener->told = true;
@@ -143,10 +145,14 @@ struct tb_stream *tb_listener_take(struct tb_listener *listener)
     if (stream) {
         line_remove(&listener->ready, stream);
         stream->listener = NULL;
-    } else {
-        listener->told = false;
+        return stream;
     }
-    return stream;
+    listener->told = false;
+    if (listener->resting) {
+        listener->resting = false;
+        tb_listener_want(listener, true);
+    }
+    return NULL;
 }
 
 void tb_listener_forget(struct tb_stream *stream)

@@ -160,7 +160,9 @@ static void client_gone(struct tb_member *client, enum tb_client_news news)
             park(server, TB_SERVER_ORPHANED);
         }
     }
-    if (news)
+    if (news == TB_CLIENT_LEFT || news == TB_CLIENT_ENDED)
+        tb_emit_patiently(mux->engine, TB_EV_CLIENT, client->stream->token, (int)news);
+    else if (news)
         tb_emit(mux->engine, TB_EV_CLIENT, client->stream->token, (int)news);
     if (server)
         serve(mux);
