@@ -259,10 +259,17 @@ class ServerLink:
             finally:
                 stream.close()
 
-    async def end(self) -> None:
-        """Terminate, then whatever was still to come, until PostgreSQL has closed."""
+    async def end(self, *, finish: bool) -> None:
+        """Waits until PostgreSQL has closed, and drops whatever was still to come.
+
+        ``finish``: Terminate, which it reads when it has done all that it was asked for before.
+        Otherwise FIN: it may be in the midst of a message, and would take a Terminate for the rest.
+        """
         with contextlib.suppress(PostgresError), _breaking_is_an_error():
-            await self.stream.send_all(_TERMINATE)
+            if finish:
+                await self.stream.send_all(_TERMINATE)
+            else:
+                await self.stream.send_eof()
             while await self.stream.receive_some():
                 pass
 

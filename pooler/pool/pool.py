@@ -65,8 +65,8 @@ class Server(Protocol):
     async def cancel(self) -> None:
         """Asks PostgreSQL to cancel what it does; returns when PostgreSQL has passed that on."""
 
-    async def end(self) -> None:
-        """Says Terminate and waits until PostgreSQL has closed."""
+    async def end(self, *, finish: bool) -> None:
+        """Waits until PostgreSQL has closed; ``finish``: when it has done what it was asked for."""
 
     def close(self) -> None:
         """Says Terminate if there is room for it, and closes."""
@@ -335,7 +335,7 @@ class Pool:
                     return True
                 if what is Ending.CANCEL:
                     await server.cancel()
-                await server.end()
+                await server.end(finish=what is Ending.FINISH)
             except PostgresError as error:
                 self._log.warning("a server could not be cleaned", error=str(error))
         return False
