@@ -7,6 +7,7 @@ logs it in, parks until the engine has something to decide, cleans it, and close
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from trio_backends import EngineStream, Multiplexer, Remains, ServerNews, Standi
 
 # Log-ins to one database under way at once: each costs PostgreSQL a process.
 PARALLEL_LOGINS = 4
-# A server whose client went is cleaned, or has ended, within so many seconds, or it is closed.
+# A server whose client went is cleaned, or has been cancelled and has ended, within so many seconds,
+# or it is closed.
 CLEANING_TIMEOUT = 10.0
 # Greetings kept ready, one for each name that applications give themselves.
 GREETINGS_KEPT = 256
@@ -327,7 +329,10 @@ class Pool:
     async def _clean(self, server: Server, remains: Remains) -> bool:
         left = _LEFT[remains.standing]
         what = after_client(left, goodbye=remains.goodbye, keeps_session=self._sticky)
-        with trio.move_on_after(CLEANING_TIMEOUT):
+        # What was asked for before a goodbye may take as long as it would if the client had stayed:
+        # PostgreSQL works on, so the place is not free.
+        timeout = math.inf if what is Ending.FINISH else CLEANING_TIMEOUT
+        with trio.move_on_after(timeout):
             try:
                 if isinstance(what, Clean):
                     for statement in what.statements:
