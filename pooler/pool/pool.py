@@ -24,8 +24,8 @@ from trio_backends import EngineStream, Multiplexer, Remains, ServerNews, Standi
 
 # Log-ins to one database under way at once: each costs PostgreSQL a process.
 PARALLEL_LOGINS = 4
-# A server whose client went is cleaned, or has been cancelled and has ended, within so many seconds,
-# or it is closed.
+# A server whose client went is clean, or cancelled and at its end, within so many seconds; if not,
+# it is closed.
 CLEANING_TIMEOUT = 10.0
 # Greetings kept ready, one for each name that applications give themselves.
 GREETINGS_KEPT = 256
