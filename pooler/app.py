@@ -26,6 +26,8 @@ log = structlog.get_logger()
 LISTEN_BACKLOG = 4096  # the kernel takes net.core.somaxconn if that is less
 # Descriptors beside those of clients: servers, listeners, the engine's own.
 SPARE_DESCRIPTORS = 256
+# How long PostgreSQL may take to cancel what it does for clients that were ended with the pooler.
+ENDING_TIMEOUT = 2.0  # seconds
 GC_THRESHOLDS = (50_000, 20, 100)
 
 
@@ -149,7 +151,7 @@ def _shown(listener: EngineListener) -> str:
 async def _end_on_signals(
     signals: AsyncIterator[int], service: Service, accepting: trio.CancelScope, timeout: float
 ) -> None:
-    """The first signal drains, the second ends at once: by returning."""
+    """The first signal drains; then, or with the second, whoever is left is ended. Returns then."""
     number = await anext(signals)
     log.info("signal received", signal=signal.Signals(number).name)
     accepting.cancel()
@@ -164,6 +166,8 @@ async def _end_on_signals(
         with trio.move_on_after(timeout):
             await service.drain()
         nursery.cancel_scope.cancel()
+    with trio.move_on_after(ENDING_TIMEOUT):
+        await service.end()
 
 
 async def _main(settings: Settings) -> None:

@@ -127,7 +127,7 @@ class Pool:
         self._failing_since: float | None = None
         self._retry_planned = False
         self._curious = 0  # who waits for the first server's parameters
-        self._news = trio.Event()  # a server came, or could not be had
+        self._news = trio.Event()  # a server came, went, is idle again, or could not be had
         self._closing = False
         quota.join(self)
 
@@ -285,10 +285,12 @@ class Pool:
             expiry = self._expiry()
             while await self._decide(server, await self._news_of(server, expiry)):
                 self.multiplexer.server_ready(stream)
+                self._tell()
         finally:
             del self._servers[stream.token]
             self.multiplexer.remove_server(stream)
             server.close()
+            self._tell()
 
     def _expiry(self) -> float:
         lifetime = self.limits.server_lifetime
@@ -361,6 +363,13 @@ class Pool:
             await server.cancel()
         finally:
             self.multiplexer.release(server.stream)
+            self._tell()
+
+    async def settled(self) -> None:
+        """Returns when no server has anything to do for clients, all of whom are gone."""
+        stats = self.multiplexer.stats
+        while (now := stats()).servers > now.servers_idle:
+            await self._news.wait()
 
     def stop_opening(self) -> None:
         """No further server is opened, and nobody waits for one any longer: the pooler ends."""

@@ -146,3 +146,8 @@ class Directory:
     def stop_opening(self) -> None:
         for pool in self._pools.values():
             pool.stop_opening()
+
+    async def settled(self) -> None:
+        """Returns when no server has anything to do for clients that are gone."""
+        for pool in self._pools.values():
+            await pool.settled()

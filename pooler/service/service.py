@@ -166,6 +166,12 @@ class Service:
             self._empty = trio.Event()
             await self._empty.wait()
 
+    async def end(self) -> None:
+        """Closes whoever is still there; returns when nothing is under way for them any more."""
+        for session in list(self._sessions):
+            session.stream.close()
+        await self.directory.settled()
+
 
 def _address(stream: EngineStream) -> str:
     if stream.pointer is None:

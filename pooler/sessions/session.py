@@ -21,6 +21,7 @@ from pooler.wire.startup import PROTOCOL_3_0, CancelRequest, Startup
 from trio_backends import ClientReport, EngineStream
 
 _READY = messages.ready_for_query()
+_SHUTTING_DOWN = PostgresError("FATAL", "57P03", "the pooler is shutting down")
 # A client that does not read what it is told is closed all the same.
 FAREWELL_TIMEOUT = 1.0  # seconds
 
@@ -132,6 +133,9 @@ class Session:
     def ask_to_leave(self) -> None:
         """Ends the session as soon as it has nothing under way; at once if it is not logged in."""
         if self.pool is None:
+            if self.user:  # it has said what it wants, and waits for an answer
+                with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    self.stream.send_now(_SHUTTING_DOWN.to_bytes())
             self.stream.close()
         else:
             self.pool.multiplexer.ask_to_leave(self.stream)
