@@ -25,7 +25,7 @@ Config = dict[str, dict[str, Any]]
 PATIENCE = 20.0
 # From here, so that the package is found where it is not installed.
 ROOT = Path(pooler.__file__).parents[1]
-READY = re.compile(r"trio-pooler is ready .*backend=(\S+).* listen=127\.0\.0\.1:(\d+)")
+READY = re.compile(r'trio-pooler is ready .*backend=(\S+).* listen="?127\.0\.0\.1:(\d+)')
 
 
 def toml(config: Mapping[str, Mapping[str, Any]]) -> str:
