@@ -42,6 +42,7 @@ def test_the_defaults() -> None:
         "idle_transaction_timeout": 0,
         "shutdown_timeout": 30,
         "buffer_high_water": 65536,
+        "scheduling": "batch",
         "log_level": "info",
         "log_format": "auto",
         "log_connections": True,

@@ -5,6 +5,7 @@ Blocking; every wait is bounded. Written apart from ``pooler.wire``, whose users
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from typing import NamedTuple, Self
@@ -228,8 +229,12 @@ class Client:
         self.close()
 
     def finish_sending(self) -> None:
-        """FIN, but go on reading."""
-        self.socket.shutdown(socket.SHUT_WR)
+        """FIN, but go on reading; of no effect where the other side has ended already."""
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno not in (errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE):
+                raise
 
     def abort(self) -> None:
         """RST."""

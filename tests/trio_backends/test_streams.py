@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import selectors
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -373,5 +374,42 @@ def test_a_run_may_end_with_bytes_under_way(run: Run) -> None:
             nursery.start_soon(left.send_all, bytes(20_000_000))
             await trio.sleep(0.05)
             nursery.cancel_scope.cancel()
+
+    run(main)
+
+
+def test_relays_of_one_direction_alone_go_on(run: Run) -> None:
+    """Nothing but the sends themselves happens, and their outcome has to be acted upon."""
+    size, count = 2_000_000, 12
+
+    def send(sources: list[socket.socket]) -> None:
+        for _ in range(size // 100_000):
+            for source in sources:
+                source.sendall(bytes(100_000))
+
+    def receive_all(targets: list[socket.socket]) -> int:
+        left = dict.fromkeys(targets, size)
+        with selectors.DefaultSelector() as selector:
+            for target in targets:
+                selector.register(target, selectors.EVENT_READ)
+            while any(left.values()) and (ready := selector.select(timeout=5)):
+                for key, _ in ready:
+                    left[key.fileobj] -= len(key.fileobj.recv(1 << 20))  # type: ignore[index, union-attr]
+        return sum(left.values())
+
+    async def main() -> None:
+        [listener] = await trio_backends.open_tcp_listeners(0, host="127.0.0.1")
+        # The ends are threads': what they do wakes no engine.
+        ends = [socket.create_connection(listener.name) for _ in range(2 * count)]
+        streams = [await listener.accept() for _ in ends]
+        for _ in range(10):
+            async with trio.open_nursery() as nursery:
+                for a, b in zip(streams[:count], streams[count:], strict=True):
+                    nursery.start_soon(trio_backends.relay, a, b)
+                nursery.start_soon(trio.to_thread.run_sync, send, ends[:count])
+                assert await trio.to_thread.run_sync(receive_all, ends[count:]) == 0
+                nursery.cancel_scope.cancel()
+        for end in (*ends, *streams):
+            end.close()
 
     run(main)

@@ -11,11 +11,14 @@
  * io_uring_enter() has consumed it; MSG_WAITALL, so that a short one counts as a failure; and
  * IOSQE_CQE_SKIP_SUCCESS, so that success posts no completion. Hence: a consumed send without a
  * completion has been sent whole, and the wait in the same system call is not ended by our own
- * sends. What the socket could not take waits for room in an auxiliary epoll, whose descriptor is
- * polled by the ring. (A send left to wait in the kernel is parked on a worker thread when the peer
- * has half-closed, and POLL_ADD for POLLOUT, which always adds POLLRDHUP, would fire at once and for
- * ever; epoll(7) lets one ask for EPOLLOUT alone. For the same reason descriptors watched for writing
- * are watched there.)
+ * sends. (Where somebody waits for the outcome, because the stream is above its high water, there is
+ * no wait in that call.)
+ *
+ * What the socket could not take waits for room in an auxiliary epoll, whose descriptor is polled by
+ * the ring. A send left to wait in the kernel is parked on a worker thread when the peer has
+ * half-closed, and POLL_ADD for POLLOUT, which always adds POLLRDHUP, would fire at once and for ever;
+ * epoll(7) lets one ask for EPOLLOUT alone. For the same reason descriptors watched for writing are
+ * watched there.
  *
  * At most one send per stream is under way, gathered from its whole queue: two in one submission
  * could overtake each other when the first finds the socket full and the second does not.
@@ -75,6 +78,7 @@ struct uring_state {
     bool aux_armed;
     bool unsubmitted_cancel;
     uint32_t flight_count;
+    bool hurry;            /* something waits for a send's outcome, which posts no completion */
     uint32_t settled_to;   /* completions of this turn whose sends have been looked at */
     struct flight flights[FLIGHTS];
     struct iovec iov[FLIGHTS][TB_MAX_IOV];
@@ -139,6 +143,7 @@ static void queue_send(struct tb_engine *engine, struct tb_stream *stream)
     struct iovec *iov = state->iov[index];
     struct flight *flight = &state->flights[index];
     int count = tb_stream_gather(stream, iov, &flight->gathered);
+    state->hurry |= stream->choked || flight->gathered < stream->out.bytes;
     flight->stream = stream;
     flight->result = (int64_t)flight->gathered;
     sqe->fd = stream->fd;
@@ -463,8 +468,9 @@ static int uring_turn(struct tb_engine *engine, int64_t timeout_ns)
     struct tb_ring *ring = &state->ring;
     uint32_t events = engine->event_count;
     flush(engine);
-    if (engine->event_count != events || ring->batch_count)
+    if (engine->event_count != events || ring->batch_count || state->hurry)
         timeout_ns = 0;
+    state->hurry = false;
     int result = tb_ring_enter(ring, timeout_ns == 0 ? 0 : 1, timeout_ns);
     state->unsubmitted_cancel = false;
     engine->now = tb_clock();
