@@ -305,7 +305,7 @@ static size_t refuse(struct tb_scan *scan, const char *why, struct place *place,
 
 static inline bool frontend_length_ok(const struct frontend *message, uint32_t length)
 {
-    return length >= 4 && length <= (message->large ? LARGE_MESSAGE : SMALL_MESSAGE);
+    return length >= 4 && length <= message->longest;
 }
 
 static inline bool backend_length_ok(const struct backend *message, uint32_t length)

@@ -38,17 +38,27 @@ enum frontend_kind { INVALID = 0, PASSES, ASKS, LEAVES };
 struct frontend {
     uint8_t kind;
     uint8_t entry; /* for ASKS */
-    bool large;
+    uint32_t longest;
 };
 
+/* A Flush is answered by nothing, but one that has a body by an error, behind which PostgreSQL skips
+ * what comes until a Sync; by then that may be another client's. */
+#define FLUSH_MESSAGE 4u
+
 static const struct frontend frontend_messages[256] = {
-    ['B'] = {ASKS, BIND, true},     ['C'] = {ASKS, CLOSE, false},
-    ['D'] = {ASKS, DESCRIBE, false}, ['E'] = {ASKS, EXECUTE, false},
-    ['F'] = {ASKS, CALL, true},     ['H'] = {PASSES, 0, false},
-    ['P'] = {ASKS, PARSE, true},    ['Q'] = {ASKS, QUERY, true},
-    ['S'] = {ASKS, SYNC, false},    ['X'] = {LEAVES, 0, false},
-    ['c'] = {ASKS, MARKER, false},  ['d'] = {PASSES, 0, true},
-    ['f'] = {ASKS, MARKER, false},
+    ['B'] = {ASKS, BIND, LARGE_MESSAGE},
+    ['C'] = {ASKS, CLOSE, SMALL_MESSAGE},
+    ['D'] = {ASKS, DESCRIBE, SMALL_MESSAGE},
+    ['E'] = {ASKS, EXECUTE, SMALL_MESSAGE},
+    ['F'] = {ASKS, CALL, LARGE_MESSAGE},
+    ['H'] = {PASSES, 0, FLUSH_MESSAGE},
+    ['P'] = {ASKS, PARSE, LARGE_MESSAGE},
+    ['Q'] = {ASKS, QUERY, LARGE_MESSAGE},
+    ['S'] = {ASKS, SYNC, SMALL_MESSAGE},
+    ['X'] = {LEAVES, 0, SMALL_MESSAGE},
+    ['c'] = {ASKS, MARKER, SMALL_MESSAGE},
+    ['d'] = {PASSES, 0, LARGE_MESSAGE},
+    ['f'] = {ASKS, MARKER, SMALL_MESSAGE},
 };
 
 enum backend_kind { WRONG = 0, ANYTIME, ANSWERS, FAILS, COPIES_IN, READY, CONFUSES };

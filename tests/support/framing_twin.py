@@ -17,7 +17,7 @@ SMALL, LARGE = 10_000, 0x3FFFFFFE
 ANSWERED_TYPES = "PBDECQFS"
 EXTENDED = "PBDEC"
 READIED = "QFS"
-FRONTEND = dict.fromkeys("CDEHSXcf", SMALL) | dict.fromkeys("PBQFd", LARGE)
+FRONTEND = dict.fromkeys("CDESXcf", SMALL) | dict.fromkeys("PBQFd", LARGE) | {"H": 4}
 
 # type: (least length, is it the only one)
 BACKEND = {
