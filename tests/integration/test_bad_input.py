@@ -17,6 +17,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 import trio_backends
+from tests.integration.conftest import MakePooler
 from tests.support.client import (
     SYNC,
     TERMINATE,
@@ -186,6 +187,7 @@ WRONG = {
     "length -1": b"Q\xff\xff\xff\xff",
     "the least length": b"Q\x80\0\0\0",
     "a Sync that is long": b"S\0\1\0\0",
+    "a Flush with a body": message("H", b"body"),
     "HTTP": b"GET / HTTP/1.1\r\n\r\n",
 }
 BEFORE = {
@@ -219,6 +221,16 @@ def test_wrong_messages(pooler: PoolerProcess, unharmed: None, wrong: str, befor
         assert states[-1:] == ["08P01"] and messages[-1].kind == "E", messages
     with Client.log_in(pooler.port) as other:
         assert other.query("SELECT 'and on'") == ([("and on",)], [], "I")
+
+
+def test_an_error_that_nobody_awaits(start: MakePooler, user: str) -> None:
+    """PostgreSQL would answer this Flush by an error and skip what comes next: another's query."""
+    pooler = start(max_servers=1)
+    for n in range(20):
+        with Client.log_in(pooler.port, user=user) as client:
+            with Client.log_in(pooler.port, user=user) as other:
+                client.send(message("H", b"body"))
+                assert other.query(f"SELECT {n}").value == str(n)
 
 
 # Each is a message as far as the pooler goes; PostgreSQL refuses what it says, and goes on or not.
