@@ -112,18 +112,25 @@ class ServerLink:
             raise _lost()
         return data
 
+    def _messages(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Those that have become whole, but for what may come at any time: settings that changed
+        are noted, notices passed over, errors raised.
+        """
+        for kind, body in self._reader.feed(data):
+            if kind == b"E":
+                raise Fields.parse(body).to_error()
+            if kind == b"S":
+                name, value = messages.parse_parameter_status(body)
+                self.parameters = {**self.parameters, name: value}
+            elif kind not in b"NA":
+                yield kind, body
+
     async def _next(self) -> tuple[bytes, bytes]:
-        """The next message; notices are passed over, errors raised."""
+        """The next message."""
         data = b""
         while True:
-            for kind, body in self._reader.feed(data):
-                if kind == b"E":
-                    raise Fields.parse(body).to_error()
-                if kind == b"S":
-                    name, value = messages.parse_parameter_status(body)
-                    self.parameters = {**self.parameters, name: value}
-                elif kind not in b"NA":
-                    return kind, body
+            for message in self._messages(data):
+                return message
             data = await self._receive()
 
     async def _authenticate(self) -> None:
@@ -229,14 +236,8 @@ class ServerLink:
         """
         with _breaking_is_an_error():
             data = await self._receive()
-        for kind, body in self._reader.feed(data):
-            if kind == b"E":
-                raise Fields.parse(body).to_error()
-            if kind == b"S":
-                name, value = messages.parse_parameter_status(body)
-                self.parameters = {**self.parameters, name: value}
-            elif kind not in b"NA":
-                raise PostgresError.violation(f"unexpected message type {kind[0]}, unasked")
+        for kind, _ in self._messages(data):
+            raise PostgresError.violation(f"unexpected message type {kind[0]}, unasked")
         if self._reader.rest():
             raise PostgresError.violation("half a message, unasked")
 

@@ -7,7 +7,7 @@ import queue
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,20 +16,7 @@ import trio
 import trio.testing
 
 import trio_backends
-
-Run = Callable[[Callable[[], Awaitable[Any]]], Any]
-
-
-@pytest.fixture
-def run(backend: str) -> Run:
-    def on_backend(main: Callable[[], Awaitable[Any]]) -> Any:
-        async def bounded() -> Any:
-            with trio.fail_after(20):
-                return await main()
-
-        return trio_backends.run(bounded, backend=backend)
-
-    return on_backend
+from tests.support.running import Run
 
 
 @contextmanager

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 import trio
@@ -12,6 +11,7 @@ import trio.testing
 
 import trio_backends
 from tests.support.line_framing import LINE_FRAMING, MOST_OWED
+from tests.support.running import Run
 from tests.trio_backends.test_streams import tcp_pair
 from trio_backends import (
     ClientNews,
@@ -22,20 +22,6 @@ from trio_backends import (
     ServerNews,
     Standing,
 )
-
-Run = Callable[[Callable[[], Awaitable[Any]]], Any]
-
-
-@pytest.fixture
-def run(backend: str) -> Run:
-    def on_backend(main: Callable[[], Awaitable[Any]]) -> Any:
-        async def bounded() -> Any:
-            with trio.fail_after(20):
-                return await main()
-
-        return trio_backends.run(bounded, backend=backend)
-
-    return on_backend
 
 
 class Client:

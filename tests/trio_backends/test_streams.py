@@ -7,7 +7,6 @@ import os
 import selectors
 import socket
 import struct
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,10 @@ import trio.lowlevel
 import trio.testing
 
 import trio_backends
+from tests.support.running import Run
 from trio_backends import EngineStream
 
-Run = Callable[[Callable[[], Awaitable[Any]]], Any]
 ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: close sends a reset
-
-
-@pytest.fixture
-def run(backend: str) -> Run:
-    def on_backend(main: Callable[[], Awaitable[Any]]) -> Any:
-        async def bounded() -> Any:
-            with trio.fail_after(30):
-                return await main()
-
-        return trio_backends.run(bounded, backend=backend)
-
-    return on_backend
 
 
 async def socket_pair() -> tuple[EngineStream, EngineStream]:
