@@ -29,6 +29,8 @@ PARALLEL_LOGINS = 4
 CLEANING_TIMEOUT = 10.0
 # Greetings kept ready, one for each name that applications give themselves.
 GREETINGS_KEPT = 256
+# How long to wait for the effect of a cancellation before the second one; then twice as long, ….
+CANCELLING_PAUSE = 0.1
 # A server lives this share longer or shorter than it might, so that they do not all end at once.
 LIFETIME_JITTER = 0.1
 
@@ -340,12 +342,24 @@ class Pool:
                     for statement in what.statements:
                         await server.execute(statement)
                     return True
-                if what is Ending.CANCEL:
-                    await server.cancel()
-                await server.end(finish=what is Ending.FINISH)
+                if what is Ending.FINISH:
+                    await server.end(finish=True)
+                else:
+                    await self._cancel(server)
             except PostgresError as error:
                 self._log.warning("a server could not be cleaned", error=str(error))
         return False
+
+    async def _cancel(self, server: Server) -> None:
+        """Until it has ended. A cancellation that comes before PostgreSQL has read the query, or
+        between two queries, hits nothing: so there are several."""
+        pause = CANCELLING_PAUSE
+        while True:
+            await server.cancel()
+            with trio.move_on_after(pause):
+                await server.end(finish=False)
+                return
+            pause *= 2
 
     # -- the end, and cancel requests -------------------------------------------------
 
