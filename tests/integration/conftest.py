@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+import trio_backends
 from tests.support.pooler import PoolerProcess, Poolers, configuration, poolers
 from tests.support.postgres import (
     EmbeddedPostgres,
@@ -63,6 +64,25 @@ def mode(request: pytest.FixtureRequest) -> str:
     """The modes of pooling."""
     name: str = request.param
     return name
+
+
+@pytest.fixture(scope="module", params=["io_uring-transaction", "epoll-session"])
+def crossed(
+    request: pytest.FixtureRequest, pg: EmbeddedPostgres, running: Poolers
+) -> Callable[..., PoolerProcess]:
+    """A pooler as from ``start``, on each backend and in each mode, but not in each combination.
+
+    For tests that are many, where the two have little to do with each other.
+    """
+    backend, mode = request.param.split("-")
+    why_not = trio_backends.available_backends().get(backend)
+    if why_not is not None:
+        pytest.skip(f"{backend}: {why_not}")
+
+    def make(**settings: object) -> PoolerProcess:
+        return running.get(configuration(pg, backend=backend, mode=mode, **settings))
+
+    return make
 
 
 @pytest.fixture(scope="module")

@@ -137,7 +137,7 @@ def tables(pooler: PoolerProcess, user: str) -> None:
 def test_abandoned_clients(
     pooler: PoolerProcess, pg: EmbeddedPostgres, user: str, mode: str, tables: None
 ) -> None:
-    before, threads = pooler.fds_without_servers(pg), pooler.threads()
+    before, threads = pooler.fds_at_rest(pg), pooler.threads()
     stop = threading.Event()
     # In session mode each worker keeps a server; what is left of them is for the others.
     workers = [Worker(pooler.port, user, n, stop) for n in range(WORKERS)]
@@ -185,7 +185,7 @@ def test_abandoned_while_waiting(
     pooler: PoolerProcess, pg: EmbeddedPostgres, user: str, tables: None
 ) -> None:
     """None of them gets a server after it has gone, and none keeps one."""
-    before, threads = pooler.fds_without_servers(pg), pooler.threads()
+    before, threads = pooler.fds_at_rest(pg), pooler.threads()
     holders = [Client.log_in(pooler.port, user=user) for _ in range(SERVERS)]
     for client in holders:
         assert client.query("BEGIN").status == "T"
@@ -210,9 +210,18 @@ def test_abandoned_while_waiting(
     nothing_is_left(pooler, pg, user, before, threads)
 
 
+def test_queries_that_have_hardly_begun_are_cancelled(
+    one_server: PoolerProcess, pg: EmbeddedPostgres, user: str
+) -> None:
+    """A cancellation may be there before the query."""
+    for _ in range(20):
+        abandon(one_server.port, user, "long query", "RST")
+    eventually(lambda: all(state == "idle" for _, state in activity(pg, user)), "none runs")
+
+
 @pytest.fixture
-def one_server(start: MakePooler, mode: str) -> PoolerProcess:
-    return start(max_servers=1, mode=mode)
+def one_server(crossed: MakePooler) -> PoolerProcess:
+    return crossed(max_servers=1)
 
 
 @pytest.mark.parametrize(("midst", "way"), CASES)

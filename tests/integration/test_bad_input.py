@@ -10,13 +10,11 @@ import struct
 import time
 from collections.abc import Iterator
 
-import psutil
 import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-import trio_backends
 from tests.integration.conftest import MakePooler
 from tests.support.client import (
     SYNC,
@@ -33,49 +31,38 @@ from tests.support.client import (
     query,
     startup,
 )
-from tests.support.pooler import PoolerProcess, Poolers, configuration, eventually
+from tests.support.pooler import PoolerProcess, configuration, eventually
 from tests.support.postgres import EmbeddedPostgres
 
 BOUND = 5.0  # seconds
 
 
-@pytest.fixture(scope="module", params=["io_uring", "epoll"])
-def module_backend(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    why_not = trio_backends.available_backends().get(name)
-    if why_not is not None:
-        pytest.skip(f"{name}: {why_not}")
-    return name
-
-
-@pytest.fixture(scope="module", params=["session", "transaction"])
-def pooler(
-    pg: EmbeddedPostgres,
-    module_backend: str,
-    running: Poolers,
-    request: pytest.FixtureRequest,
-) -> PoolerProcess:
-    """For a whole module: what is drawn needs a fixture that outlives one example."""
-    config = configuration(pg, backend=module_backend, mode=request.param)
-    return running.get(config)
+@pytest.fixture(scope="module")
+def pooler(crossed: MakePooler) -> PoolerProcess:
+    """For the whole module: what is drawn needs a fixture that outlives one example."""
+    return crossed()
 
 
 @pytest.fixture(scope="module")
 def control(pooler: PoolerProcess) -> Iterator[Client]:
     """A client that is there all the time, and is served."""
     with Client.log_in(pooler.port) as client:
+        client.query("SELECT 1")
         yield client
 
 
+@pytest.fixture(scope="module")
+def descriptors(pooler: PoolerProcess, control: Client, pg: EmbeddedPostgres) -> int:
+    """How many there are before anything has happened."""
+    assert pooler.clients() == 1
+    return pooler.fds_without_servers(pg)
+
+
 @pytest.fixture
-def unharmed(pooler: PoolerProcess, control: Client, pg: EmbeddedPostgres) -> Iterator[None]:
-    """Afterwards the control client is served as before, and no descriptor is left."""
-    control.query("SELECT 1")
-    before = pooler.fds_without_servers(pg)
+def unharmed(control: Client, descriptors: int) -> Iterator[None]:
+    """Afterwards the control client is served as before."""
     yield
-    assert control.query("SELECT 'unharmed'").value == "unharmed"
-    eventually(lambda: pooler.fds_without_servers(pg) == before, "no descriptor is left")
-    assert "Traceback" not in pooler.log
+    assert control.query("SELECT 'unharmed'") == ([("unharmed",)], [], "I")
 
 
 def sqlstates(messages: list[Message]) -> list[str]:
@@ -328,21 +315,12 @@ def read_to_the_end(client: Client) -> None:
 
 
 def test_nothing_is_left_of_anything(
-    pooler: PoolerProcess, control: Client, pg: EmbeddedPostgres
+    pooler: PoolerProcess, control: Client, pg: EmbeddedPostgres, descriptors: int
 ) -> None:
-    """Behind the test above: the control client's connection is the only one."""
-    eventually(
-        lambda: connections_of_clients(pooler) == 1,
-        "all others are gone",
-    )
+    """Behind all tests above: the control client is the only one there."""
+    eventually(lambda: pooler.clients() == 1, "all others are gone")
+    eventually(lambda: pooler.fds_without_servers(pg) == descriptors, "no descriptor is left")
     assert "Traceback" not in pooler.log
-
-
-def connections_of_clients(pooler: PoolerProcess) -> int:
-    return sum(
-        connection.laddr[1] == pooler.port and connection.status == psutil.CONN_ESTABLISHED
-        for connection in psutil.Process(pooler.pid).net_connections("tcp")
-    )
 
 
 # -- silence ------------------------------------------------------------------------------------
@@ -365,8 +343,7 @@ def test_silent_connections_keep_nobody_out(
     with PoolerProcess(configuration(pg, backend=backend)) as pooler:
         with Client.log_in(pooler.port) as client:
             client.query("SELECT 1")
-        eventually(lambda: connections_of_clients(pooler) == 0, "it is gone")
-        before = pooler.fds_without_servers(pg)
+        before = pooler.fds_at_rest(pg)
         with contextlib.ExitStack() as stack:
             for _ in range(3000):
                 sock = stack.enter_context(socket.create_connection(("127.0.0.1", pooler.port), 10))

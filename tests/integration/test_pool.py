@@ -196,24 +196,24 @@ def test_waiting_has_an_end(start: MakePooler, user: str) -> None:
 
 
 def test_idle_clients_are_ended(start: MakePooler, user: str, mode: str) -> None:
-    pooler = start(client_idle_timeout=0.5, mode=mode)
+    pooler = start(client_idle_timeout=0.3, mode=mode)
     with clients(pooler, user, 2) as (used, unused):
         used.query("SELECT 1")
         assert used.last_error()["C"] == "57P05"
         assert unused.last_error()["C"] == "57P05"
         with clients(pooler, user, 1) as (busy,):
-            assert busy.query("SELECT pg_sleep(1.2)").errors == []
+            assert busy.query("SELECT pg_sleep(0.6)").errors == []
 
 
 def test_idle_transactions_are_ended(start: MakePooler, user: str, mode: str) -> None:
-    pooler = start(idle_transaction_timeout=0.5, max_servers=1, mode=mode)
+    pooler = start(idle_transaction_timeout=0.3, max_servers=1, mode=mode)
     with clients(pooler, user, 2) as (idle, other):
         idle.query("CREATE TABLE t (n int)")
         idle.query("BEGIN; INSERT INTO t VALUES (1)")
         assert idle.last_error()["C"] == "25P03"
         assert other.query("SELECT count(*) FROM t").value == "0"
         other.query("BEGIN")
-        assert other.query("SELECT pg_sleep(1.2)").errors == []  # it is not idle
+        assert other.query("SELECT pg_sleep(0.6)").errors == []  # it is not idle
 
 
 # -- what one client leaves another -------------------------------------------------------

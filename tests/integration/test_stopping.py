@@ -20,6 +20,15 @@ SIGNALS = [signal.SIGTERM, signal.SIGINT]
 SHUTDOWN = "57P01"  # admin_shutdown
 
 
+CROSSED = [("session", signal.SIGTERM), ("transaction", signal.SIGINT)]
+
+
+@pytest.fixture
+def mode() -> str:
+    """Where a test does not say."""
+    return "transaction"
+
+
 @pytest.fixture
 def pooler(pg: EmbeddedPostgres, backend: str, mode: str) -> Iterator[PoolerProcess]:
     config = configuration(pg, backend=backend, mode=mode, shutdown_timeout=30)
@@ -49,9 +58,9 @@ def test_stop_with_nobody_there(
     wait_for_servers(pg, 0, user)
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(("mode", "number"), CROSSED)
 def test_drain(
-    pooler: PoolerProcess, pg: EmbeddedPostgres, user: str, mode: str, number: signal.Signals
+    pooler: PoolerProcess, pg: EmbeddedPostgres, user: str, number: signal.Signals
 ) -> None:
     """Who is idle is told to go; who is in a transaction may finish it, and is told then."""
     idle, fresh, inside, running, silent = (
@@ -99,6 +108,7 @@ def test_the_second_signal_ends_at_once(
     wait_for_servers(pg, 0, user)
 
 
+@pytest.mark.parametrize("mode", ["session", "transaction"])
 def test_the_time_for_it_is_limited(
     pg: EmbeddedPostgres, backend: str, mode: str, user: str
 ) -> None:

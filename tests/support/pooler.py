@@ -205,14 +205,22 @@ class PoolerProcess:
     def threads(self) -> int:
         return len(list(Path(f"/proc/{self.pid}/task").iterdir()))
 
+    def _connections(self) -> list[Any]:
+        return psutil.Process(self.pid).net_connections("tcp")
+
+    def clients(self) -> int:
+        """How many client connections it has."""
+        return sum(bool(each.raddr) and each.laddr[1] == self.port for each in self._connections())
+
     def fds_without_servers(self, pg: EmbeddedPostgres) -> int:
         """How many file descriptors are no connections to *pg*, whose number may change rightly."""
-        servers = [
-            connection
-            for connection in psutil.Process(self.pid).net_connections("tcp")
-            if connection.raddr and connection.raddr[1] == pg.port
-        ]
+        servers = [each for each in self._connections() if each.raddr and each.raddr[1] == pg.port]
         return self.fds() - len(servers)
+
+    def fds_at_rest(self, pg: EmbeddedPostgres) -> int:
+        """The same, once no client is there any more."""
+        eventually(lambda: self.clients() == 0, "no client is there")
+        return self.fds_without_servers(pg)
 
 
 class Poolers:
