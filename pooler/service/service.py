@@ -117,13 +117,7 @@ class Service:
         self._logins.end(session)
         self._keys.give(session)
         if self._log_connections:
-            log.info(
-                "client logged in",
-                client=session.number,
-                database=session.database,
-                user=session.user,
-                address=_address(session.stream),
-            )
+            log.info("client logged in", **_who(session))
 
     async def cancel(self, request: CancelRequest) -> None:
         session = self._keys.find(request)
@@ -131,14 +125,7 @@ class Service:
             await session.pool.cancel_client(session.stream)
 
     def log_failed(self, session: Session, error: PostgresError) -> None:
-        log.warning(
-            "client refused",
-            client=session.number,
-            database=session.database,
-            user=session.user,
-            address=_address(session.stream),
-            error=str(error),
-        )
+        log.warning("client refused", **_who(session), error=str(error))
 
     def left(self, session: Session, report: ClientReport | None) -> None:
         self._logins.end(session)
@@ -171,6 +158,15 @@ class Service:
         for session in list(self._sessions):
             session.stream.close()
         await self.directory.settled()
+
+
+def _who(session: Session) -> dict[str, object]:
+    return {
+        "client": session.number,
+        "database": session.database,
+        "user": session.user,
+        "address": _address(session.stream),
+    }
 
 
 def _address(stream: EngineStream) -> str:
