@@ -16,6 +16,7 @@ SOURCES = [
     "engine.c",
     "listener.c",
     "stream.c",
+    "alarm.c",
     "relay.c",
     "multiplexer.c",
     "watch.c",

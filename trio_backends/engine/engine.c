@@ -18,6 +18,9 @@ static const struct tb_driver *const drivers[] = {
     &tb_driver_io_uring,
     &tb_driver_epoll,
 #endif
+#ifdef TB_HAVE_KQUEUE
+    &tb_driver_kqueue,
+#endif
     NULL,
 };
 
@@ -117,6 +120,7 @@ void tb_engine_free(struct tb_engine *engine)
     }
     close(engine->wake_fd);
     close(engine->wake_write_fd);
+    free(engine->alarms); /* the alarms themselves are Python's, and freed before */
     free(engine->events);
     free(engine);
 }
@@ -180,6 +184,7 @@ static void check(struct tb_engine *engine)
     for (struct tb_listener *listener = engine->listeners; listener; listener = listener->next)
         tb_listener_check(listener);
     tb_mux_check(engine);
+    tb_alarms_check(engine);
 }
 
 static int turn_until(struct tb_engine *engine, int64_t timeout_ns)
@@ -284,4 +289,20 @@ void tb_release(struct tb_engine *engine, int fd)
 {
     if (may_be_watched(fd))
         engine->driver->release(engine, fd);
+}
+
+int tb_signal_start(struct tb_engine *engine, int number)
+{
+    return engine->driver->signal_start ? engine->driver->signal_start(engine, number) : -ENOSYS;
+}
+
+void tb_signal_stop(struct tb_engine *engine, int number)
+{
+    if (engine->driver->signal_stop)
+        engine->driver->signal_stop(engine, number);
+}
+
+void tb_signalled(struct tb_engine *engine, int number, int count)
+{
+    tb_emit(engine, TB_EV_SIGNAL, (uint64_t)number, count);
 }

@@ -4,6 +4,7 @@
  *   engine.c       the wait: turns of the driver until Python has something to decide; events; time
  *   listener.c     connections accepted and not yet taken, those that have not said anything too
  *   stream.c       a connected socket: bytes received and not yet taken, bytes on their way out
+ *   alarm.c        a time at which somebody wants to be woken
  *   relay.c        two streams joined          multiplexer.c   many clients over few servers
  *
  * Everything runs in one thread, the one that calls tb_wait() (in guest mode: the host's), except
@@ -53,6 +54,8 @@ enum tb_event_kind {
     TB_EV_STARVED,      /* a multiplexer (handle): clients wait and no server is idle */
     TB_EV_RELAYED,      /* a relay (handle of its older stream) is over; value: 0 or -errno */
     TB_EV_WOKEN,        /* tb_engine_wake() was called */
+    TB_EV_ALARM,        /* an alarm's (handle) time has come */
+    TB_EV_SIGNAL,       /* a signal (handle) was sent so many times (value) */
 };
 
 #define TB_EVENTS_AT_FIRST 1024 /* room for them; it grows, and moves, when there are more */
@@ -141,7 +144,20 @@ struct tb_listener {
     bool resting;          /* not accepting until those that are ready have been taken */
 };
 
+struct tb_alarm {
+    struct tb_engine *engine;
+    uint64_t token;
+    int64_t when;       /* ns of CLOCK_MONOTONIC */
+    uint32_t place;     /* in the heap, from 1; 0: not set */
+    bool set;
+};
+
 /* ---------------------------------------------------------------- the seam */
+
+#if defined(__FreeBSD__) || defined(__OpenBSD__) || defined(__NetBSD__) || \
+    defined(__DragonFly__) || defined(__APPLE__) || defined(TB_KQUEUE_SIM)
+#define TB_HAVE_KQUEUE 1
+#endif
 
 struct tb_driver {
     const char *name;
@@ -170,9 +186,18 @@ struct tb_driver {
     void (*forget_listener)(struct tb_listener *);
     /* A lent buffer is free again. */
     void (*give_back)(struct tb_engine *, int32_t number);
+
+    /* May be NULL, both: alarms are then kept by alarm.c, which limits how long a turn waits. Else the
+     * kernel's own timer calls tb_alarm_rings(), once, not before alarm->when. */
+    int (*alarm_set)(struct tb_alarm *);
+    void (*alarm_clear)(struct tb_alarm *);
+    /* May be NULL, both, where the kernel does not tell of signals without taking them away from
+     * those who handle them. Else each report calls tb_signalled(). */
+    int (*signal_start)(struct tb_engine *, int number);
+    void (*signal_stop)(struct tb_engine *, int number);
 };
 
-extern const struct tb_driver tb_driver_io_uring, tb_driver_epoll;
+extern const struct tb_driver tb_driver_io_uring, tb_driver_epoll, tb_driver_kqueue;
 
 /* ---------------------------------------------------------------- the engine */
 
@@ -193,6 +218,8 @@ struct tb_engine {
     struct tb_stream *streams, *dirty;
     struct tb_listener *listeners;
     struct tb_mux *muxes;
+    struct tb_alarm **alarms;    /* a heap, the earliest first; alarms[0] is not used */
+    uint32_t alarm_count, alarm_room;
     struct tb_segment *spare;    /* headers of lent segments, kept for reuse */
     struct tb_event *events;
     uint32_t event_count, event_room;
@@ -236,6 +263,23 @@ int64_t tb_clock(void);
 void tb_nudge(struct tb_engine *);
 void tb_woken(struct tb_engine *); /* the wake-up descriptor is readable */
 void *tb_alloc(size_t size); /* zeroed; ends the process when there is no memory */
+
+/* ---------------------------------------------------------------- alarms and signals */
+
+struct tb_alarm *tb_alarm_new(struct tb_engine *);
+void tb_alarm_free(struct tb_alarm *);
+uint64_t tb_alarm_token(const struct tb_alarm *);
+/* TB_EV_ALARM, once, when the clock has reached `when`. Set again, the former time counts no more. */
+int tb_alarm_set(struct tb_alarm *, int64_t when);
+void tb_alarm_clear(struct tb_alarm *);
+/* For drivers and engine.c. */
+void tb_alarm_rings(struct tb_alarm *);
+void tb_alarms_check(struct tb_engine *);
+
+/* 0; -ENOSYS where the driver does not tell of signals; or another negative errno. */
+int tb_signal_start(struct tb_engine *, int number);
+void tb_signal_stop(struct tb_engine *, int number);
+void tb_signalled(struct tb_engine *, int number, int count);
 
 /* ---------------------------------------------------------------- listeners and streams */
 
