@@ -16,17 +16,24 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 import outcome
 import trio
+from trio.lowlevel import Abort, current_task, reschedule, wait_task_rescheduled
 
 from ._engine import ffi, lib
 
 if TYPE_CHECKING:
     from trio.lowlevel import RaiseCancelT, Task
+
+# Looked up once: a wait for a descriptor is paid for in these.
+_wait_for_events: Callable[[Any, int], int] = lib.tb_wait
+_events_clear: Callable[[Any], None] = lib.tb_events_clear
+_watch: Callable[[Any, int, bool], int] = lib.tb_watch
+_unwatch: Callable[[Any, int, bool], None] = lib.tb_unwatch
 
 _READABLE: int = lib.TB_EV_READABLE
 _WRITABLE: int = lib.TB_EV_WRITABLE
@@ -102,7 +109,7 @@ class EngineIOManager:
         else:
             wait = round(timeout * 1e9)
             deadline = lib.tb_clock() + wait
-        while (count := lib.tb_wait(self.engine, wait)) == -errno.EINTR:
+        while (count := _wait_for_events(self.engine, wait)) == -errno.EINTR:
             # Python's signal handlers run here, between two byte codes.
             if wait >= 0:
                 wait = max(0, deadline - lib.tb_clock())
@@ -128,14 +135,19 @@ class EngineIOManager:
         if count > self._room:
             self._map_events(count)
         # Copied before anyone hears of them: who does may cause more, which are appended.
-        words = self._events[: 2 * count].tolist()
-        lib.tb_events_clear(self.engine)
+        words = iter(self._events[: 2 * count].tolist())
+        _events_clear(self.engine)
         faces = self.faces
-        for i in range(0, 2 * count, 2):
-            what, handle = words[i], words[i + 1]
-            kind, value = what & 0xFFFFFFFF, what >> 32  # struct tb_event
+        readers, writers = self._waiting
+        for what, handle in zip(words, words, strict=True):  # struct tb_event
+            if 0 < what <= _WRITABLE:  # and no error
+                task = (readers if what == _READABLE else writers).pop(handle, None)
+                if task is not None:
+                    reschedule(task)
+                continue
+            kind, value = what & 0xFFFFFFFF, what >> 32
             if kind <= _WRITABLE:
-                self._wake(kind == _WRITABLE, handle, value)
+                self._fail(kind == _WRITABLE, handle, value)
             elif handle in faces:
                 faces[handle].hear(kind, value)
 
@@ -170,14 +182,10 @@ class EngineIOManager:
 
     # -- other people's descriptors ---------------------------------------------------
 
-    def _wake(self, write: bool, fd: int, error: int) -> None:
+    def _fail(self, write: bool, fd: int, error: int) -> None:
         task = self._waiting[write].pop(fd, None)
-        if task is None:
-            return
-        if error:
-            trio.lowlevel.reschedule(task, outcome.Error(os_error(error)))
-        else:
-            trio.lowlevel.reschedule(task)
+        if task is not None:
+            reschedule(task, outcome.Error(os_error(error)))
 
     async def _wait(self, fd: int | _HasFileNo, write: bool) -> None:
         if not isinstance(fd, int):
@@ -185,17 +193,17 @@ class EngineIOManager:
         waiting = self._waiting[write]
         if fd in waiting:
             raise trio.BusyResourceError("another task is already reading / writing this fd")
-        result = lib.tb_watch(self.engine, fd, write)
+        result = _watch(self.engine, fd, write)
         if result < 0:
             raise os_error(result)
-        waiting[fd] = trio.lowlevel.current_task()
+        waiting[fd] = current_task()
 
-        def abort(_: RaiseCancelT) -> trio.lowlevel.Abort:
+        def abort(_: RaiseCancelT) -> Abort:
             del waiting[fd]
-            lib.tb_unwatch(self.engine, fd, write)
-            return trio.lowlevel.Abort.SUCCEEDED
+            _unwatch(self.engine, fd, write)
+            return Abort.SUCCEEDED
 
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        await wait_task_rescheduled(abort)
 
     def wait_readable(self, fd: int | _HasFileNo) -> Awaitable[None]:
         return self._wait(fd, False)
@@ -210,5 +218,5 @@ class EngineIOManager:
             task = waiting.pop(fd, None)
             if task is not None:
                 closed = trio.ClosedResourceError("another task closed this fd")
-                trio.lowlevel.reschedule(task, outcome.Error(closed))
+                reschedule(task, outcome.Error(closed))
         lib.tb_release(self.engine, fd)

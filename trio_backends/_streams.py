@@ -20,6 +20,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import outcome
 import trio
+from trio.lowlevel import (
+    Abort,
+    cancel_shielded_checkpoint,
+    checkpoint_if_cancelled,
+    current_task,
+    reschedule,
+    wait_task_rescheduled,
+)
 
 from ._engine import ffi, lib
 from ._install import current_manager
@@ -34,7 +42,11 @@ DEFAULT_RECEIVE_SIZE = 65536  # bytes
 # What is received goes through here, under the GIL, on its way into a bytes object.
 _SCRATCH_SIZE = 65536
 _scratch = ffi.new("uint8_t[]", _SCRATCH_SIZE)
-_scratch_view = memoryview(ffi.buffer(_scratch))
+_scratch_buffer = ffi.buffer(_scratch)  # a slice of it is a bytes object
+
+# Looked up once: every message is paid for in these.
+_stream_receive: Callable[[Any, Any, int], int] = lib.tb_stream_receive
+_stream_send: Callable[[Any, Any, int], int] = lib.tb_stream_send
 
 _AGAIN = -errno.EAGAIN
 _RECEIVED: int = lib.TB_EV_RECEIVED
@@ -101,7 +113,7 @@ class EngineStream(trio.abc.HalfCloseableStream):
             self._hear_news(value)
             return
         if task is not None:
-            trio.lowlevel.reschedule(task)
+            reschedule(task)
 
     def _hear_news(self, value: int) -> None:
         if self._news_task is None:
@@ -110,7 +122,7 @@ class EngineStream(trio.abc.HalfCloseableStream):
             self._news.append(value)
             return
         task, self._news_task = self._news_task, None
-        trio.lowlevel.reschedule(task, outcome.Value(value))
+        reschedule(task, outcome.Value(value))
 
     async def wait_news(self) -> int:
         """What the engine reports of this stream as a member of a multiplexer or a relay."""
@@ -121,13 +133,13 @@ class EngineStream(trio.abc.HalfCloseableStream):
             raise trio.ClosedResourceError("this stream is closed")
         if self._news_task is not None:
             raise trio.BusyResourceError("another task waits for this stream's news")
-        self._news_task = trio.lowlevel.current_task()
+        self._news_task = current_task()
 
-        def abort(_: RaiseCancelT) -> trio.lowlevel.Abort:
+        def abort(_: RaiseCancelT) -> Abort:
             self._news_task = None
-            return trio.lowlevel.Abort.SUCCEEDED
+            return Abort.SUCCEEDED
 
-        return int(await trio.lowlevel.wait_task_rescheduled(abort))
+        return int(await wait_task_rescheduled(abort))
 
     def forget_news(self) -> None:
         """News that came for a task that no longer waits (cancelled) are nobody's."""
@@ -149,14 +161,14 @@ class EngineStream(trio.abc.HalfCloseableStream):
         max_bytes = DEFAULT_RECEIVE_SIZE if max_bytes is None else operator.index(max_bytes)
         if max_bytes < 1:
             raise ValueError("max_bytes must be >= 1")
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await checkpoint_if_cancelled()
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving from this stream")
         self._receiving = True
         try:
             data = self._receive_now(max_bytes)
             if data is not None:
-                await trio.lowlevel.cancel_shielded_checkpoint()
+                await cancel_shielded_checkpoint()
             while data is None:
                 await self._park_receiver()
                 data = self._receive_now(max_bytes)
@@ -167,12 +179,14 @@ class EngineStream(trio.abc.HalfCloseableStream):
     def _receive_now(self, max_bytes: int) -> bytes | None:
         if self.pointer is None:
             raise trio.ClosedResourceError("this stream is closed")
-        result = lib.tb_stream_receive(self.pointer, _scratch, min(max_bytes, _SCRATCH_SIZE))
+        size = max_bytes if max_bytes < _SCRATCH_SIZE else _SCRATCH_SIZE
+        result = _stream_receive(self.pointer, _scratch, size)
         if result == _AGAIN:
             return None
         if result < 0:
             raise trio.BrokenResourceError("the connection broke") from os_error(result)
-        return bytes(_scratch_view[:result])
+        data: bytes = _scratch_buffer[:result]
+        return data
 
     def put_back(self, data: bytes) -> None:
         """Puts back bytes that were received: the next receive begins with them."""
@@ -181,24 +195,24 @@ class EngineStream(trio.abc.HalfCloseableStream):
         lib.tb_stream_put_back(self.pointer, ffi.from_buffer(data), len(data))
 
     async def _park_receiver(self) -> None:
-        self._receiver = trio.lowlevel.current_task()
+        self._receiver = current_task()
 
-        def abort(_: RaiseCancelT) -> trio.lowlevel.Abort:
+        def abort(_: RaiseCancelT) -> Abort:
             self._receiver = None
             lib.tb_stream_stop_waiting(self.pointer, False)
-            return trio.lowlevel.Abort.SUCCEEDED
+            return Abort.SUCCEEDED
 
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        await wait_task_rescheduled(abort)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """As ``trio.abc.SendStream``: returns when the kernel has taken all of it."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await checkpoint_if_cancelled()
         if self._sending:
             raise trio.BusyResourceError("another task is sending to this stream")
         self._sending = True
         try:
             if self.send_now(data):
-                await trio.lowlevel.cancel_shielded_checkpoint()
+                await cancel_shielded_checkpoint()
             else:
                 await self._park_sender()
         finally:
@@ -214,21 +228,22 @@ class EngineStream(trio.abc.HalfCloseableStream):
             raise trio.ClosedResourceError("this stream is closed")
         if self._eof_sent:
             raise trio.ClosedResourceError("send_eof() was called on this stream")
-        view = memoryview(data).cast("B")
-        result = lib.tb_stream_send(self.pointer, ffi.from_buffer(view), len(view))
+        # cffi hands a bytes object's own memory over.
+        view = data if type(data) is bytes else ffi.from_buffer(memoryview(data).cast("B"))
+        result = _stream_send(self.pointer, view, len(view))
         if result < 0:
             raise trio.BrokenResourceError("the connection broke") from os_error(result)
         return not result
 
     async def _park_sender(self) -> None:
-        self._sender = trio.lowlevel.current_task()
+        self._sender = current_task()
 
-        def abort(_: RaiseCancelT) -> trio.lowlevel.Abort:
+        def abort(_: RaiseCancelT) -> Abort:
             self._sender = None
             lib.tb_stream_stop_waiting(self.pointer, True)
-            return trio.lowlevel.Abort.SUCCEEDED
+            return Abort.SUCCEEDED
 
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        await wait_task_rescheduled(abort)
         if self.pointer is None:
             raise trio.ClosedResourceError("this stream is closed")
         error = lib.tb_stream_error(self.pointer)
@@ -276,7 +291,7 @@ class EngineStream(trio.abc.HalfCloseableStream):
         for task in (self._receiver, self._sender, self._news_task):
             if task is not None:
                 closed = trio.ClosedResourceError("another task closed this stream")
-                trio.lowlevel.reschedule(task, outcome.Error(closed))
+                reschedule(task, outcome.Error(closed))
         self._receiver = self._sender = self._news_task = None
 
     async def aclose(self) -> None:
@@ -352,7 +367,7 @@ class EngineListener(trio.abc.Listener[EngineStream]):
             self._start_handlers()
         elif self._task is not None:
             task, self._task = self._task, None
-            trio.lowlevel.reschedule(task)
+            reschedule(task)
 
     async def accept(self) -> EngineStream:
         """The next connection.
@@ -360,12 +375,12 @@ class EngineListener(trio.abc.Listener[EngineStream]):
         Raises:
             OSError: the kernel refused one, for want of descriptors (EMFILE) say; call again later.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await checkpoint_if_cancelled()
         if self._task is not None:
             raise trio.BusyResourceError("another task is accepting from this listener")
         stream = self.accept_nowait()
         if stream is not None:
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            await cancel_shielded_checkpoint()
             return stream
         while stream is None:
             await self._park()
@@ -416,13 +431,13 @@ class EngineListener(trio.abc.Listener[EngineStream]):
         error = lib.tb_listener_want(self._listener, True)
         if error < 0:
             raise os_error(error)
-        self._task = trio.lowlevel.current_task()
+        self._task = current_task()
 
-        def abort(_: RaiseCancelT) -> trio.lowlevel.Abort:
+        def abort(_: RaiseCancelT) -> Abort:
             self._task = None
-            return trio.lowlevel.Abort.SUCCEEDED
+            return Abort.SUCCEEDED
 
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        await wait_task_rescheduled(abort)
 
     def close(self) -> None:
         """Stops listening. Connections accepted and not yet taken are closed."""
@@ -438,7 +453,7 @@ class EngineListener(trio.abc.Listener[EngineStream]):
         if self._task is not None:
             task, self._task = self._task, None
             closed = trio.ClosedResourceError("another task closed this listener")
-            trio.lowlevel.reschedule(task, outcome.Error(closed))
+            reschedule(task, outcome.Error(closed))
 
     async def aclose(self) -> None:
         self.close()
