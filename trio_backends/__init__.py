@@ -7,25 +7,27 @@ and send, and joined streams whose bytes move without any Python running.
 
 from ._choose import BackendUnavailable, available_backends
 from ._install import ContractBroken, current_backend, current_manager, run, start_guest_run
+from ._manager import EngineStatistics, KqueueStatistics
+from ._open import (
+    open_tcp_listeners,
+    open_tcp_stream,
+    open_unix_listener,
+    open_unix_socket,
+    serve_tcp,
+)
 from ._relay import (
     ClientNews,
     ClientReport,
     LastWords,
     Multiplexer,
     MultiplexerStats,
+    RelayCounts,
     Remains,
     ServerNews,
     Standing,
     relay,
 )
-from ._streams import (
-    EngineListener,
-    EngineStream,
-    open_tcp_listeners,
-    open_tcp_stream,
-    open_unix_listener,
-    open_unix_stream,
-)
+from ._streams import EngineListener, EngineStream
 
 __all__ = [
     "BackendUnavailable",
@@ -33,10 +35,13 @@ __all__ = [
     "ClientReport",
     "ContractBroken",
     "EngineListener",
+    "EngineStatistics",
     "EngineStream",
+    "KqueueStatistics",
     "LastWords",
     "Multiplexer",
     "MultiplexerStats",
+    "RelayCounts",
     "Remains",
     "ServerNews",
     "Standing",
@@ -46,8 +51,9 @@ __all__ = [
     "open_tcp_listeners",
     "open_tcp_stream",
     "open_unix_listener",
-    "open_unix_stream",
+    "open_unix_socket",
     "relay",
     "run",
+    "serve_tcp",
     "start_guest_run",
 ]

@@ -16,7 +16,7 @@ import trio
 from trio._core import _run
 
 from ._choose import choose
-from ._manager import EngineIOManager
+from ._manager import EngineIOManager, HugePages
 
 T = TypeVar("T")
 
@@ -98,14 +98,20 @@ def current_backend() -> str:
         return "stock"
 
 
+def on_system_clock() -> bool:
+    """Whether this run is on Trio's ordinary clock: the engine's time is not that of any other."""
+    return type(trio.lowlevel.current_clock()) is _run.SystemClock
+
+
 def _prepare(
     async_fn: Callable[..., Awaitable[T]],
     backend: str,
     instruments: Sequence[trio.abc.Instrument],
     guest: bool,
+    huge_pages: HugePages,
 ) -> tuple[EngineIOManager, Callable[..., Awaitable[T]], list[trio.abc.Instrument]]:
     check_contract()
-    manager = choose(backend, guest=guest)
+    manager = choose(backend, guest=guest, huge_pages=huge_pages)
 
     async def checked_main(*args: Any) -> T:
         if current_manager() is not manager:
@@ -123,15 +129,23 @@ def run(
     instruments: Sequence[trio.abc.Instrument] = (),
     restrict_keyboard_interrupt_to_checkpoints: bool = False,
     strict_exception_groups: bool = True,
+    huge_pages: HugePages = "off",
 ) -> T:
     """``trio.run`` on one of our backends: "auto", "io_uring", "kqueue" or "epoll".
 
+    Args:
+        huge_pages: for the buffers that the kernel receives into, where there are any (io_uring's,
+            4 MB): "off"; "try" reserved ones, else transparent ones, else ordinary pages; "on":
+            reserved ones (sysctl vm.nr_hugepages) or no run. What was got, the statistics say.
+
     Raises:
         ValueError: there is no backend of that name.
-        BackendUnavailable: it cannot serve on this machine.
+        BackendUnavailable: it cannot serve on this machine, or not on huge pages.
         ContractBroken: this version of Trio is not supported.
     """
-    manager, main, all_instruments = _prepare(async_fn, backend, instruments, guest=False)
+    manager, main, all_instruments = _prepare(
+        async_fn, backend, instruments, guest=False, huge_pages=huge_pages
+    )
     try:
         return trio.run(
             main,
@@ -150,13 +164,16 @@ def start_guest_run(
     *args: Any,
     backend: str = "auto",
     instruments: Sequence[trio.abc.Instrument] = (),
+    huge_pages: HugePages = "off",
     **options: Any,
 ) -> None:
     """``trio.lowlevel.start_guest_run`` on one of our backends; ``options`` are its own.
 
     Raises: as :func:`run`.
     """
-    manager, main, all_instruments = _prepare(async_fn, backend, instruments, guest=True)
+    manager, main, all_instruments = _prepare(
+        async_fn, backend, instruments, guest=True, huge_pages=huge_pages
+    )
     try:
         trio.lowlevel.start_guest_run(main, *args, instruments=all_instruments, **options)
     except BaseException:

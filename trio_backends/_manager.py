@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import attrs
 import outcome
@@ -44,6 +44,15 @@ _WHY_SIZE = 256
 _FOREVER = 86400.0  # seconds
 
 
+HugePages = Literal["off", "try", "on"]
+_HUGE_PAGES_WANTED = {"off": lib.TB_HUGE_OFF, "try": lib.TB_HUGE_TRY, "on": lib.TB_HUGE_ON}
+_HUGE_PAGES_GOT = {
+    lib.TB_HUGE_OFF: "none",
+    lib.TB_HUGE_TRY: "transparent",
+    lib.TB_HUGE_ON: "reserved",
+}
+
+
 class _HasFileNo(Protocol):
     def fileno(self) -> int: ...
 
@@ -62,13 +71,91 @@ class Face(Protocol):
 class EngineStatistics:
     """What ``trio.lowlevel.current_statistics().io_statistics`` is on one of our backends.
 
-    ``engine`` holds the engine's counters since the start of the run, by name.
+    Totals since the start of the run, except where it says "now".
+
+    Attributes:
+        backend: the name of the backend.
+        tasks_waiting_read: tasks now in ``trio.lowlevel.wait_readable``, Trio's own one too.
+        tasks_waiting_write: and in ``wait_writable``.
+        waits: waits for the kernel; one may move the bytes of many messages.
+        submissions: what the kernel was asked for: entries of io_uring, calls of ``epoll_ctl``,
+            changes handed to ``kevent``.
+        completions: what it reported: completions of io_uring, events of epoll and kqueue.
+        receives: pieces received by the engine's streams.
+        sends: sends of the engine's streams that the kernel accepted, in part at least.
+        bytes_received: by the engine's streams.
+        bytes_sent: by the engine's streams.
+        bytes_copied: that had to be copied to the heap, on their way in or out.
+        sends_blocked: sends that found the kernel's buffer full.
+        buffers_total: buffers that the kernel receives into (io_uring; 0 elsewhere).
+        buffers_lent: of these, those that hold bytes now.
+        buffer_starvations: receives that found no buffer free (io_uring).
+        overflows: times that completions were fetched from the kernel's overflow list (io_uring).
+        heap_bytes: held on the heap now, for all streams together.
+        huge_pages: what the buffers are on now: "none" (ordinary pages), "transparent" (the kernel
+            may split them when it needs memory) or "reserved" (from ``vm.nr_hugepages``).
+        huge_page_bytes: how much of that.
     """
 
+    backend: str
     tasks_waiting_read: int
     tasks_waiting_write: int
-    engine: dict[str, int]
-    backend: str
+    waits: int
+    submissions: int
+    completions: int
+    receives: int
+    sends: int
+    bytes_received: int
+    bytes_sent: int
+    bytes_copied: int
+    sends_blocked: int
+    buffers_total: int
+    buffers_lent: int
+    buffer_starvations: int
+    overflows: int
+    heap_bytes: int
+    huge_pages: str
+    huge_page_bytes: int
+
+    @classmethod
+    def collect(cls, engine: Any, backend: str, readers: int, writers: int, **more: int) -> Self:
+        """Reads an engine's counters; ``more``: fields that a subclass has besides."""
+        counters = lib.tb_engine_counters(engine)
+        return cls(
+            backend=backend,
+            tasks_waiting_read=readers,
+            tasks_waiting_write=writers,
+            waits=counters.turns,
+            submissions=counters.submissions,
+            completions=counters.completions,
+            receives=counters.receives,
+            sends=counters.sends,
+            bytes_received=counters.bytes_received,
+            bytes_sent=counters.bytes_sent,
+            bytes_copied=counters.copied,
+            sends_blocked=counters.blocked,
+            buffers_total=counters.buffers,
+            buffers_lent=counters.lent,
+            buffer_starvations=counters.starved,
+            overflows=counters.overflows,
+            heap_bytes=counters.heap,
+            huge_pages=_HUGE_PAGES_GOT[counters.huge_pages],
+            huge_page_bytes=counters.huge_bytes,
+            **more,
+        )
+
+
+@attrs.frozen(eq=False)
+class KqueueStatistics(EngineStatistics):
+    """With the two fields that Trio's own manager has on kqueue.
+
+    Attributes:
+        tasks_waiting: tasks now in ``wait_readable``, ``wait_writable`` or ``wait_kevent``.
+        monitors: of ``trio.lowlevel.monitor_kevent``, now.
+    """
+
+    tasks_waiting: int
+    monitors: int
 
 
 def os_error(result: int) -> OSError:
@@ -83,9 +170,10 @@ class EngineIOManager:
         OSError: the backend cannot serve; the message says why.
     """
 
-    def __init__(self, backend: str, *, guest: bool = False) -> None:
+    def __init__(self, backend: str, *, guest: bool = False, huge_pages: HugePages = "off") -> None:
         why = ffi.new("char[]", _WHY_SIZE)
-        self.engine: Any = lib.tb_engine_new(backend.encode(), guest, why, _WHY_SIZE)
+        wanted = _HUGE_PAGES_WANTED[huge_pages]
+        self.engine: Any = lib.tb_engine_new(backend.encode(), guest, wanted, why, _WHY_SIZE)
         if self.engine == ffi.NULL:
             raise OSError(ffi.string(why).decode())
         self.backend = backend
@@ -163,13 +251,7 @@ class EngineIOManager:
 
     def statistics(self) -> EngineStatistics:
         readers, writers = self._waiting
-        counters = lib.tb_engine_counters(self.engine)
-        return EngineStatistics(
-            tasks_waiting_read=len(readers),
-            tasks_waiting_write=len(writers),
-            engine={name: getattr(counters, name) for name in dir(counters)},
-            backend=self.backend,
-        )
+        return EngineStatistics.collect(self.engine, self.backend, len(readers), len(writers))
 
     def close(self) -> None:
         if self.engine is None:

@@ -9,6 +9,7 @@ owed and nothing open. A task parks in :meth:`Multiplexer.serve` or
 from __future__ import annotations
 
 import enum
+import errno
 from typing import Any
 
 import attrs
@@ -301,21 +302,50 @@ def _pointer(stream: EngineStream) -> Any:
     return stream.pointer
 
 
-async def relay(a: EngineStream, b: EngineStream) -> None:
+@attrs.frozen
+class RelayCounts:
+    """How many bytes a relay has taken from each side for the other."""
+
+    left_to_right: int
+    right_to_left: int
+
+
+async def relay(left: EngineStream, right: EngineStream) -> RelayCounts:
     """Moves bytes both ways in the engine until both ends have ended; the end of one is passed on.
 
-    Cancelling it parts the streams, which stay open.
+    What a stream had received already goes first. Meanwhile the streams are busy for other tasks.
+    Cancelling it parts the streams, which stay open; what was taken from one is still sent to the
+    other.
 
     Raises:
+        ValueError: the two are one stream.
+        trio.BusyResourceError: another task is using one of them.
         trio.BrokenResourceError: one of the connections broke.
+        trio.ClosedResourceError: one of the streams is closed, or was closed meanwhile.
     """
-    lib.tb_relay(_pointer(a), _pointer(b))
+    await trio.lowlevel.checkpoint_if_cancelled()
+    pointers = _pointer(left), _pointer(right)
+    for stream in (left, right):
+        if stream.busy:
+            raise trio.BusyResourceError("another task is using this stream")
+        stream.forget_news()
+    error = lib.tb_relay(*pointers)
+    if error == -errno.EBUSY:
+        raise trio.BusyResourceError("this stream is joined with another already")
+    if error:
+        raise ValueError("a stream cannot be joined with itself")
+    left.busy = right.busy = True
     try:
-        result = await min(a, b, key=lambda stream: stream.token).wait_news()
+        result = await min(left, right, key=lambda stream: stream.token).wait_news()
+        if left.pointer is None or right.pointer is None:
+            raise trio.ClosedResourceError("another task closed a relayed stream")
+        counts = RelayCounts(*map(lib.tb_relayed, pointers))
     finally:
-        if a.pointer is not None:
-            lib.tb_relay_stop(a.pointer)
-        a.forget_news()
-        b.forget_news()
+        left.busy = right.busy = False
+        for stream in (left, right):
+            stream.forget_news()
+            if stream.pointer is not None:
+                lib.tb_relay_stop(stream.pointer)
     if result < 0:
         raise trio.BrokenResourceError("a relayed connection broke") from os_error(result)
+    return counts

@@ -32,6 +32,7 @@ from trio.lowlevel import (
 from ._engine import ffi, lib
 from ._install import current_manager
 from ._manager import EngineIOManager, os_error
+from ._socket_view import SocketView
 
 if TYPE_CHECKING:
     from trio.lowlevel import RaiseCancelT, Task
@@ -56,7 +57,7 @@ _SENT: int = lib.TB_EV_SENT
 class EngineStream(trio.abc.HalfCloseableStream):
     """A connected socket that the engine reads and writes.
 
-    Made by :meth:`adopt`, by a listener, or by :func:`open_tcp_stream` and its kin.
+    Made by :meth:`adopt`, by a listener, or by ``open_tcp_stream`` and its kin (_open.py).
     """
 
     __slots__ = (
@@ -144,6 +145,15 @@ class EngineStream(trio.abc.HalfCloseableStream):
     def forget_news(self) -> None:
         """News that came for a task that no longer waits (cancelled) are nobody's."""
         self._news = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a task is receiving or sending, or the stream is relayed."""
+        return self._receiving or self._sending
+
+    @busy.setter
+    def busy(self, value: bool) -> None:
+        self._receiving = self._sending = value
 
     # -- Trio's stream ----------------------------------------------------------------
 
@@ -300,23 +310,36 @@ class EngineStream(trio.abc.HalfCloseableStream):
 
     def getpeername(self) -> Any:
         """The other end's address, as ``socket.getpeername`` gives it, or None when it is gone."""
-        return self._ask_socket("getpeername")
-
-    def getsockname(self) -> Any:
-        """This end's address, as ``socket.getsockname`` gives it."""
-        return self._ask_socket("getsockname")
-
-    def _ask_socket(self, method: str) -> Any:
-        if self.pointer is None:
-            raise trio.ClosedResourceError("this stream is closed")
-        # A socket object finds out the family and the form of the address; it must not close ours.
-        sock = stdlib_socket.socket(fileno=lib.tb_stream_fd(self.pointer))
         try:
-            return getattr(sock, method)()
+            return self.socket.getpeername()
         except OSError:
             return None
-        finally:
-            sock.detach()
+
+    def getsockname(self) -> Any:
+        """This end's address, as ``socket.getsockname`` gives it, or None when it is gone."""
+        try:
+            return self.socket.getsockname()
+        except OSError:
+            return None
+
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
+        """As ``socket.setsockopt``. Raises OSError."""
+        self.socket.setsockopt(level, option, value)
+
+    def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
+        """As ``socket.getsockopt``. Raises OSError."""
+        return self.socket.getsockopt(level, option, buffersize)
+
+    @property
+    def socket(self) -> SocketView:
+        """The socket's names and options, not its bytes.
+
+        Raises:
+            trio.ClosedResourceError: this stream is closed.
+        """
+        if self.pointer is None:
+            raise trio.ClosedResourceError("this stream is closed")
+        return SocketView(lib.tb_stream_fd(self.pointer))
 
 
 class EngineListener(trio.abc.Listener[EngineStream]):
@@ -342,12 +365,32 @@ class EngineListener(trio.abc.Listener[EngineStream]):
         self.name = sock.getsockname()
         fd = sock.detach()
         os.set_blocking(fd, False)
+        self._fd = fd
         self._error = 0
         self._task: Task | None = None
         self._handler: Callable[[EngineStream], object] | None = None
         self._listener: Any = lib.tb_listener_new(self._manager.engine, fd, high_water, until_data)
         self._token: int = lib.tb_listener_token(self._listener)
         self._manager.faces[self._token] = self
+
+    @property
+    def socket(self) -> SocketView:
+        """The listening socket's name and options.
+
+        Raises:
+            trio.ClosedResourceError: this listener is closed.
+        """
+        if self._listener is None:
+            raise trio.ClosedResourceError("this listener is closed")
+        return SocketView(self._fd)
+
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
+        """As ``socket.setsockopt``. Raises OSError."""
+        self.socket.setsockopt(level, option, value)
+
+    def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
+        """As ``socket.getsockopt``. Raises OSError."""
+        return self.socket.getsockopt(level, option, buffersize)
 
     def limit_silent(self, count: int, patience: float) -> None:
         """With ``until_data``: how many silent connections there may be, and for how many seconds.
@@ -458,61 +501,3 @@ class EngineListener(trio.abc.Listener[EngineStream]):
     async def aclose(self) -> None:
         self.close()
         await trio.lowlevel.checkpoint()
-
-
-async def open_tcp_stream(
-    host: str, port: int, *, high_water: int = DEFAULT_HIGH_WATER
-) -> EngineStream:
-    """As ``trio.open_tcp_stream`` (name resolution, happy eyeballs), on the engine. Raises
-    OSError.
-    """
-    stream = await trio.open_tcp_stream(host, port)
-    return EngineStream.adopt(stream.socket, high_water=high_water)
-
-
-async def open_unix_stream(path: str, *, high_water: int = DEFAULT_HIGH_WATER) -> EngineStream:
-    """Connects to a Unix stream socket. Raises OSError."""
-    stream = await trio.open_unix_socket(path)
-    return EngineStream.adopt(stream.socket, high_water=high_water)
-
-
-async def open_tcp_listeners(
-    port: int,
-    *,
-    host: str | None = None,
-    backlog: int | None = None,
-    high_water: int = DEFAULT_HIGH_WATER,
-    until_data: bool = False,
-) -> list[EngineListener]:
-    """As ``trio.open_tcp_listeners``: one for each address of ``host``. Raises OSError.
-
-    Connections have ``TCP_NODELAY`` set, as ``trio.SocketStream`` sets it.
-    """
-    listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
-    for listener in listeners:
-        listener.socket.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
-    return [
-        EngineListener(listener.socket, high_water=high_water, until_data=until_data)
-        for listener in listeners
-    ]
-
-
-async def open_unix_listener(
-    path: str,
-    *,
-    mode: int | None = None,
-    backlog: int = 1024,
-    high_water: int = DEFAULT_HIGH_WATER,
-    until_data: bool = False,
-) -> EngineListener:
-    """Listens on a Unix socket at ``path``, which must not exist; its permissions may be given."""
-    sock = trio.socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
-    try:
-        await sock.bind(path)
-        if mode is not None:
-            os.chmod(path, mode)
-        sock.listen(backlog)
-    except BaseException:
-        sock.close()
-        raise
-    return EngineListener(sock, high_water=high_water, until_data=until_data)

@@ -16,7 +16,7 @@ from pooler.wire.errors import PostgresError
 from pooler.wire.md5 import is_md5_secret, md5_response
 from pooler.wire.messages import Fields, MessageReader
 from pooler.wire.startup import cancel_request, startup_message
-from trio_backends import EngineStream, open_tcp_stream, open_unix_stream
+from trio_backends import EngineStream, open_tcp_stream, open_unix_socket
 
 # The length of the longest message that a server sends at log-in, or in answer to our statements.
 MESSAGE_LIMIT = 1 << 20
@@ -71,7 +71,7 @@ def _breaking_is_an_error() -> Iterator[None]:
 async def _dial(target: Target) -> EngineStream:
     try:
         if target.path is not None:
-            return await open_unix_stream(target.path, high_water=target.high_water)
+            return await open_unix_socket(target.path, high_water=target.high_water)
         assert target.host is not None
         return await open_tcp_stream(target.host, target.port, high_water=target.high_water)
     except OSError as error:

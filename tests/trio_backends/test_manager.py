@@ -37,7 +37,7 @@ def fill(sock: socket.socket) -> None:
 
 
 def turns() -> int:
-    return trio_backends.current_manager().statistics().engine["turns"]
+    return trio_backends.current_manager().statistics().waits
 
 
 def test_readable_and_writable(run: Run) -> None:

@@ -37,6 +37,7 @@ enum { BIT_IN_SET = 1 };
 
 struct epoll_state {
     int fd;
+    uint64_t submissions; /* calls of epoll_ctl() */
     struct tb_watches watches;
     struct epoll_event batch[BATCH];
     uint8_t scratch[SCRATCH];
@@ -79,17 +80,24 @@ static int epoll_descriptor(struct tb_engine *engine)
     return ((struct epoll_state *)engine->state)->fd;
 }
 
+static int control(struct epoll_state *state, int operation, int fd, struct epoll_event *event)
+{
+    state->submissions++;
+    return epoll_ctl(state->fd, operation, fd, event);
+}
+
 /* Registers, whatever the set believes of this descriptor. */
-static int set_interest(int epoll_fd, int fd, uint32_t events, uint64_t data, bool known)
+static int set_interest(struct epoll_state *state, int fd, uint32_t events, uint64_t data,
+                        bool known)
 {
     struct epoll_event event = {.events = events, .data.u64 = data};
     int first = known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
     int second = known ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
-    if (epoll_ctl(epoll_fd, first, fd, &event) == 0)
+    if (control(state, first, fd, &event) == 0)
         return 0;
     if (errno != ENOENT && errno != EEXIST)
         return -errno;
-    return epoll_ctl(epoll_fd, second, fd, &event) < 0 ? -errno : 0;
+    return control(state, second, fd, &event) < 0 ? -errno : 0;
 }
 
 /* ---------------------------------------------------------------- streams */
@@ -102,11 +110,11 @@ static int update_stream(struct tb_stream *stream)
     bool known = stream->driver_bits & BIT_IN_SET;
     if (!events) {
         if (known)
-            epoll_ctl(state->fd, EPOLL_CTL_DEL, stream->fd, NULL);
+            control(state, EPOLL_CTL_DEL, stream->fd, NULL);
         stream->driver_bits = 0;
         return 0;
     }
-    int error = set_interest(state->fd, stream->fd, events, tag(stream, KIND_STREAM), known);
+    int error = set_interest(state, stream->fd, events, tag(stream, KIND_STREAM), known);
     if (!error)
         stream->driver_bits = BIT_IN_SET;
     return error;
@@ -181,7 +189,7 @@ static void stream_ready(struct tb_engine *engine, struct tb_stream *stream, uin
 static int epoll_accept_start(struct tb_listener *listener)
 {
     struct epoll_state *state = listener->engine->state;
-    int error = set_interest(state->fd, listener->fd, EPOLLIN, tag(listener, KIND_LISTENER), false);
+    int error = set_interest(state, listener->fd, EPOLLIN, tag(listener, KIND_LISTENER), false);
     if (!error)
         listener->driver_bits = BIT_IN_SET;
     return error;
@@ -191,7 +199,7 @@ static void epoll_accept_stop(struct tb_listener *listener)
 {
     struct epoll_state *state = listener->engine->state;
     if (listener->driver_bits & BIT_IN_SET)
-        epoll_ctl(state->fd, EPOLL_CTL_DEL, listener->fd, NULL);
+        control(state, EPOLL_CTL_DEL, listener->fd, NULL);
     listener->driver_bits = 0;
 }
 
@@ -219,12 +227,12 @@ static int update_watch(struct epoll_state *state, int fd, struct tb_watch *watc
                       (watch->writing ? (uint32_t)EPOLLOUT : 0u);
     if (!events) {
         if (watch->known)
-            epoll_ctl(state->fd, EPOLL_CTL_DEL, fd, NULL);
+            control(state, EPOLL_CTL_DEL, fd, NULL);
         watch->known = false;
         return 0;
     }
     watch->generation++;
-    int error = set_interest(state->fd, fd, events | EPOLLONESHOT,
+    int error = set_interest(state, fd, events | EPOLLONESHOT,
                              tb_watch_tag(fd, watch->generation, KIND_WATCH), watch->known);
     watch->known = !error;
     return error;
@@ -318,9 +326,15 @@ static int epoll_turn(struct tb_engine *engine, int64_t timeout_ns)
     engine->counters.turns++;
     if (count < 0)
         return -errno;
+    engine->counters.completions += (uint64_t)count;
     for (int i = 0; i < count; i++)
         dispatch(engine, &state->batch[i]);
     return 0;
+}
+
+static void epoll_count(struct tb_engine *engine)
+{
+    engine->counters.submissions = ((struct epoll_state *)engine->state)->submissions;
 }
 
 const struct tb_driver tb_driver_epoll = {
@@ -340,5 +354,6 @@ const struct tb_driver tb_driver_epoll = {
     .forget_stream = epoll_forget_stream,
     .forget_listener = epoll_forget_listener,
     .give_back = epoll_give_back,
+    .count = epoll_count,
 };
 #endif

@@ -502,6 +502,11 @@ static void uring_give_back(struct tb_engine *engine, int32_t number)
         tb_ring_give_back(&((struct uring_state *)engine->state)->ring, number);
 }
 
+static void uring_count(struct tb_engine *engine)
+{
+    tb_ring_count(&((struct uring_state *)engine->state)->ring, &engine->counters);
+}
+
 /* ---------------------------------------------------------------- open and close */
 
 static int uring_open(struct tb_engine *engine, bool guest)
@@ -510,8 +515,8 @@ static int uring_open(struct tb_engine *engine, bool guest)
                                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (state == MAP_FAILED)
         return -errno;
-    int error = tb_ring_open(&state->ring, SQ_ENTRIES, CQ_ENTRIES, guest, engine->why,
-                             sizeof engine->why);
+    int error = tb_ring_open(&state->ring, SQ_ENTRIES, CQ_ENTRIES, guest, engine->huge_pages,
+                             engine->why, sizeof engine->why);
     if (error < 0)
         goto failed;
     state->aux = epoll_create1(EPOLL_CLOEXEC);
@@ -522,6 +527,7 @@ static int uring_open(struct tb_engine *engine, bool guest)
         goto failed;
     }
     engine->state = state;
+    tb_ring_count(&state->ring, &engine->counters);
     queue_poll(engine, engine->wake_fd, KIND_WAKE);
     return 0;
 failed:
@@ -568,5 +574,6 @@ const struct tb_driver tb_driver_io_uring = {
     .forget_stream = uring_forget_stream,
     .forget_listener = uring_forget_listener,
     .give_back = uring_give_back,
+    .count = uring_count,
 };
 #endif

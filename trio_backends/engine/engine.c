@@ -61,7 +61,18 @@ static void explain(char *why, size_t size, const char *what, int error)
     snprintf(why, size, "%s: %s", what, strerror(-error));
 }
 
-struct tb_engine *tb_engine_new(const char *driver, bool guest, char *why, size_t why_size)
+static int open_driver(struct tb_engine *engine)
+{
+    int error = engine->driver->open(engine, engine->guest);
+    if (error < 0 || engine->huge_pages != TB_HUGE_ON || engine->counters.huge_bytes)
+        return error;
+    engine->driver->close(engine);
+    snprintf(engine->why, sizeof engine->why, "it has no buffers that could be on huge pages");
+    return -EOPNOTSUPP;
+}
+
+struct tb_engine *tb_engine_new(const char *driver, bool guest, int huge_pages, char *why,
+                                size_t why_size)
 {
     const struct tb_driver *const *candidate = drivers;
     while (*candidate && strcmp((*candidate)->name, driver) != 0)
@@ -73,6 +84,7 @@ struct tb_engine *tb_engine_new(const char *driver, bool guest, char *why, size_
     struct tb_engine *engine = tb_alloc(sizeof *engine);
     engine->driver = *candidate;
     engine->guest = guest;
+    engine->huge_pages = (enum tb_huge_pages)huge_pages;
     engine->check_at = INT64_MAX;
     engine->now = tb_clock();
     engine->next_token = 1;
@@ -85,7 +97,7 @@ struct tb_engine *tb_engine_new(const char *driver, bool guest, char *why, size_
         free(engine);
         return NULL;
     }
-    error = engine->driver->open(engine, guest);
+    error = open_driver(engine);
     if (error < 0) {
         snprintf(why, why_size, "%s", engine->why);
         close(engine->wake_fd);
@@ -237,8 +249,10 @@ int64_t tb_next_check(const struct tb_engine *engine)
     return engine->dirty || engine->event_count ? 0 : engine->check_at;
 }
 
-const struct tb_counters *tb_engine_counters(const struct tb_engine *engine)
+const struct tb_counters *tb_engine_counters(struct tb_engine *engine)
 {
+    if (engine->driver->count)
+        engine->driver->count(engine);
     return &engine->counters;
 }
 
@@ -304,5 +318,5 @@ void tb_signal_stop(struct tb_engine *engine, int number)
 
 void tb_signalled(struct tb_engine *engine, int number, int count)
 {
-    tb_emit(engine, TB_EV_SIGNAL, (uint64_t)number, count);
+    tb_emit(engine, TB_EV_SIGNAL, (uint64_t)-(int64_t)number, count);
 }

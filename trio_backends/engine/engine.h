@@ -55,7 +55,7 @@ enum tb_event_kind {
     TB_EV_RELAYED,      /* a relay (handle of its older stream) is over; value: 0 or -errno */
     TB_EV_WOKEN,        /* tb_engine_wake() was called */
     TB_EV_ALARM,        /* an alarm's (handle) time has come */
-    TB_EV_SIGNAL,       /* a signal (handle) was sent so many times (value) */
+    TB_EV_SIGNAL,       /* a signal (minus its number) was sent so many times (value) */
 };
 
 #define TB_EVENTS_AT_FIRST 1024 /* room for them; it grows, and moves, when there are more */
@@ -102,6 +102,7 @@ struct tb_stream {
     struct tb_engine *engine;
     const struct tb_owner *owner;
     struct tb_stream *peer;     /* relay.c */
+    uint64_t relayed;           /* bytes of this one that its peer was given */
     struct tb_member *member;   /* multiplexer.c */
     struct tb_listener *listener; /* listener.c, until it is taken */
     struct tb_stream *queue_prev, *queue_next;
@@ -195,14 +196,24 @@ struct tb_driver {
      * those who handle them. Else each report calls tb_signalled(). */
     int (*signal_start)(struct tb_engine *, int number);
     void (*signal_stop)(struct tb_engine *, int number);
+    /* May be NULL: brings those of engine->counters up to date that the driver keeps to itself. */
+    void (*count)(struct tb_engine *);
 };
 
 extern const struct tb_driver tb_driver_io_uring, tb_driver_epoll, tb_driver_kqueue;
 
 /* ---------------------------------------------------------------- the engine */
 
+enum tb_huge_pages { /* what is wanted for the buffers; in the counters: what was got */
+    TB_HUGE_OFF,        /* ordinary pages */
+    TB_HUGE_TRY,        /* the best there is; got: transparent ones, that the kernel may split */
+    TB_HUGE_ON,         /* reserved ones (hugetlbfs), or no engine */
+};
+
 struct tb_counters {
     uint64_t turns;        /* waits for the kernel */
+    uint64_t submissions;  /* io_uring's entries, calls of epoll_ctl(), kevent()'s changes */
+    uint64_t completions;  /* what the kernel reported: completions, epoll's events, kevents */
     uint64_t receives, sends;
     uint64_t bytes_received, bytes_sent;
     uint64_t copied;       /* bytes that had to be copied to the heap */
@@ -210,6 +221,9 @@ struct tb_counters {
     uint64_t starved;      /* io_uring: receives that found no buffer */
     uint64_t overflows;    /* io_uring: completions that had to be fetched from the overflow list */
     uint64_t heap;         /* bytes now held on the heap for all streams */
+    uint64_t buffers, lent; /* that the kernel receives into, all and those not given back yet */
+    uint64_t huge_bytes;   /* of huge pages under the buffers */
+    uint64_t huge_pages;   /* enum tb_huge_pages: of which kind they are */
 };
 
 struct tb_engine {
@@ -230,11 +244,13 @@ struct tb_engine {
     struct tb_counters counters;
     int wake_fd, wake_write_fd; /* a pipe: works on every kernel */
     bool guest, turning;         /* turning: within tb_wait() */
+    enum tb_huge_pages huge_pages; /* wanted */
     char why[TB_WHY];
 };
 
 /* Makes an engine on the named driver, or returns NULL and says why in `why`. */
-struct tb_engine *tb_engine_new(const char *driver, bool guest, char *why, size_t why_size);
+struct tb_engine *tb_engine_new(const char *driver, bool guest, int huge_pages, char *why,
+                                size_t why_size);
 void tb_engine_free(struct tb_engine *);
 
 /* Turns until there are events or the time is up (negative: never; 0: one look). Returns how many
@@ -251,7 +267,7 @@ int tb_watch(struct tb_engine *, int fd, bool write);
 void tb_unwatch(struct tb_engine *, int fd, bool write);
 void tb_release(struct tb_engine *, int fd);
 int64_t tb_next_check(const struct tb_engine *); /* ns of CLOCK_MONOTONIC; INT64_MAX: never */
-const struct tb_counters *tb_engine_counters(const struct tb_engine *);
+const struct tb_counters *tb_engine_counters(struct tb_engine *);
 
 /* For the drivers and the layers above them. */
 void tb_emit(struct tb_engine *, uint32_t kind, uint64_t handle, int value);
@@ -344,8 +360,11 @@ void tb_stream_disown(struct tb_stream *);
 
 /* ---------------------------------------------------------------- relay */
 
-/* Joins two streams until both have ended; the bytes each already holds go first. */
-void tb_relay(struct tb_stream *a, struct tb_stream *b);
+/* Joins two streams until both have ended; the bytes each already holds go first. 0, or -EINVAL: they
+ * are the same, or -EBUSY: one of them is joined already. */
+int tb_relay(struct tb_stream *a, struct tb_stream *b);
+/* How many bytes a stream's peer was given of it by the last relay. */
+uint64_t tb_relayed(const struct tb_stream *);
 /* Parts them; both are Python's again. */
 void tb_relay_stop(struct tb_stream *a);
 /* The same, because one of them is being closed: TB_EV_RELAYED. */

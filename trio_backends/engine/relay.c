@@ -6,6 +6,7 @@
 static void relay_received(struct tb_stream *stream, struct tb_lent *lent)
 {
     struct tb_stream *peer = stream->peer;
+    stream->relayed += lent->length;
     tb_stream_push(peer, lent, lent->length);
     if (peer->choked)
         tb_stream_want(stream, false);
@@ -62,25 +63,38 @@ static void take_over(struct tb_stream *stream, struct tb_stream *peer)
 {
     stream->owner = &relay_owner;
     stream->peer = peer;
+    stream->relayed = 0;
     stream->reader_waits = stream->sender_waits = false;
 }
 
 static void start(struct tb_stream *stream)
 {
-    if (stream->peer && stream->in.bytes)
+    if (stream->peer && stream->in.bytes) {
+        stream->relayed = stream->in.bytes;
         tb_stream_move(stream, stream->peer, stream->in.bytes);
+    }
     if (stream->peer && (stream->ended || stream->error))
         relay_ended(stream);
     else if (stream->peer && !stream->peer->choked)
         tb_stream_want(stream, true);
 }
 
-void tb_relay(struct tb_stream *a, struct tb_stream *b)
+int tb_relay(struct tb_stream *a, struct tb_stream *b)
 {
+    if (a == b)
+        return -EINVAL;
+    if (a->owner || b->owner || a->member || b->member)
+        return -EBUSY;
     take_over(a, b);
     take_over(b, a);
     start(a);
     start(b);
+    return 0;
+}
+
+uint64_t tb_relayed(const struct tb_stream *stream)
+{
+    return stream->relayed;
 }
 
 void tb_relay_break(struct tb_stream *stream)

@@ -15,6 +15,17 @@
 #include "engine.h"
 #include "ring.h"
 
+/* Since Linux 5.14 and 6.1; the C library's headers may be older. */
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
+#define HUGE_PAGE_SHIFT 21 /* 2 MB: what x86-64 has, and aarch64 with pages of 4 kB */
+#define HUGE_PAGE ((size_t)1 << HUGE_PAGE_SHIFT)
+
 static int sys_setup(uint32_t entries, struct io_uring_params *params)
 {
     long fd = syscall(__NR_io_uring_setup, entries, params);
@@ -40,6 +51,7 @@ struct io_uring_sqe *tb_ring_entry(struct tb_ring *ring)
         return NULL;
     struct io_uring_sqe *sqe = &ring->sqes[ring->sq_local_tail & ring->sq_mask];
     ring->sq_local_tail++;
+    ring->submissions++;
     memset(sqe, 0, sizeof *sqe);
     return sqe;
 }
@@ -65,8 +77,12 @@ static void collect(struct tb_ring *ring)
     uint32_t head = *ring->cq_head;
     uint32_t tail = __atomic_load_n(ring->cq_tail, __ATOMIC_ACQUIRE);
     batch_grow(ring, tail - head);
-    for (; head != tail; head++)
-        ring->batch[ring->batch_count++] = ring->cqes[head & ring->cq_mask];
+    ring->completions += tail - head;
+    for (; head != tail; head++) {
+        const struct io_uring_cqe *cqe = &ring->cqes[head & ring->cq_mask];
+        ring->taken += cqe->flags & IORING_CQE_F_BUFFER; /* 1 */
+        ring->batch[ring->batch_count++] = *cqe;
+    }
     __atomic_store_n(ring->cq_head, head, __ATOMIC_RELEASE);
 }
 
@@ -132,11 +148,95 @@ void tb_ring_give_back(struct tb_ring *ring, int32_t number)
     buffer->len = TB_BUFFER_SIZE;
     buffer->bid = (uint16_t)number;
     ring->buffer_tail++;
+    ring->given_back++;
 }
 
 void tb_ring_publish_buffers(struct tb_ring *ring)
 {
     __atomic_store_n(&ring->buffer_ring->tail, ring->buffer_tail, __ATOMIC_RELEASE);
+}
+
+void tb_ring_count(const struct tb_ring *ring, struct tb_counters *counters)
+{
+    counters->submissions = ring->submissions;
+    counters->completions = ring->completions;
+    counters->buffers = TB_BUFFER_COUNT;
+    counters->lent = TB_BUFFER_COUNT + ring->taken - ring->given_back;
+    counters->huge_pages = ring->huge_pages;
+    counters->huge_bytes = ring->huge_pages == TB_HUGE_OFF ? 0 : ring->buffers_size;
+}
+
+/* Touches every page now: what the process uses is seen from the start, not grown into, and a huge
+ * page that a cgroup forbids is an error here, where later it would be SIGBUS. */
+static int populate(void *memory, size_t size)
+{
+    return madvise(memory, size, MADV_POPULATE_WRITE) < 0 ? -errno : 0;
+}
+
+static int map_reserved(struct tb_ring *ring)
+{
+    int flags = MAP_ANONYMOUS | MAP_PRIVATE | MAP_HUGETLB | HUGE_PAGE_SHIFT << MAP_HUGE_SHIFT;
+    void *memory = mmap(NULL, ring->buffers_size, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (memory == MAP_FAILED)
+        return -errno;
+    int error = populate(memory, ring->buffers_size);
+    if (error < 0) {
+        munmap(memory, ring->buffers_size);
+        return error;
+    }
+    ring->buffers = memory;
+    ring->huge_pages = TB_HUGE_ON;
+    return 0;
+}
+
+/* Memory that could be huge pages: it begins at a multiple of their size. */
+static void *map_aligned(size_t size)
+{
+    uint8_t *memory = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE,
+                           MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
+    if (memory == MAP_FAILED)
+        return NULL;
+    size_t before = (HUGE_PAGE - (uintptr_t)memory % HUGE_PAGE) % HUGE_PAGE;
+    if (before)
+        munmap(memory, before);
+    munmap(memory + before + size, HUGE_PAGE - before);
+    return memory + before;
+}
+
+static int map_ordinary(struct tb_ring *ring, bool transparent)
+{
+    ring->buffers = map_aligned(ring->buffers_size);
+    if (!ring->buffers)
+        return -ENOMEM;
+    if (transparent)
+        madvise(ring->buffers, ring->buffers_size, MADV_HUGEPAGE);
+    int error = populate(ring->buffers, ring->buffers_size);
+    /* Says whether all of it is on huge pages now (Linux 6.1); by itself MADV_HUGEPAGE promises
+     * nothing. */
+    if (!error && transparent && !madvise(ring->buffers, ring->buffers_size, MADV_COLLAPSE))
+        ring->huge_pages = TB_HUGE_TRY;
+    return error;
+}
+
+static int map_buffers(struct tb_ring *ring, enum tb_huge_pages wanted, char *why, size_t why_size)
+{
+    ring->buffers_size = (size_t)TB_BUFFER_COUNT * TB_BUFFER_SIZE;
+    if (wanted != TB_HUGE_OFF) {
+        ring->buffers_size = (ring->buffers_size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+        int error = map_reserved(ring);
+        if (!error)
+            return 0;
+        if (wanted == TB_HUGE_ON) {
+            snprintf(why, why_size,
+                     "huge pages: %s (%zu of 2 MB are needed, see sysctl vm.nr_hugepages)",
+                     strerror(-error), ring->buffers_size / HUGE_PAGE);
+            return error;
+        }
+    }
+    int error = map_ordinary(ring, wanted != TB_HUGE_OFF);
+    if (error < 0)
+        snprintf(why, why_size, "memory for buffers: %s", strerror(-error));
+    return error;
 }
 
 static int provide_buffers(struct tb_ring *ring)
@@ -147,12 +247,6 @@ static int provide_buffers(struct tb_ring *ring)
     if (memory == MAP_FAILED)
         return -errno;
     ring->buffer_ring = memory;
-    /* Populated: what the pooler uses is seen from the start, not grown into. */
-    memory = mmap(NULL, (size_t)TB_BUFFER_COUNT * TB_BUFFER_SIZE, PROT_READ | PROT_WRITE,
-                  MAP_ANONYMOUS | MAP_PRIVATE | MAP_POPULATE, -1, 0);
-    if (memory == MAP_FAILED)
-        return -errno;
-    ring->buffers = memory;
     struct io_uring_buf_reg registration = {
         .ring_addr = (uint64_t)(uintptr_t)ring->buffer_ring,
         .ring_entries = TB_BUFFER_COUNT,
@@ -311,17 +405,29 @@ static void say_why(int error, char *why, size_t why_size)
     snprintf(why, why_size, "io_uring_setup: %s%s", strerror(-error), hint);
 }
 
+static int open_buffers(struct tb_ring *ring, enum tb_huge_pages huge_pages, char *why,
+                        size_t why_size)
+{
+    int error = map_buffers(ring, huge_pages, why, why_size);
+    if (error < 0)
+        return error;
+    error = provide_buffers(ring);
+    if (error < 0)
+        say_why(error, why, why_size);
+    return error;
+}
+
 int tb_ring_open(struct tb_ring *ring, uint32_t sq_entries, uint32_t cq_entries, bool guest,
-                 char *why, size_t why_size)
+                 enum tb_huge_pages huge_pages, char *why, size_t why_size)
 {
     struct io_uring_params params;
     ring->fd = set_up(ring, sq_entries, cq_entries, guest, &params);
     int error = ring->fd < 0 ? ring->fd : map_rings(ring, &params);
-    if (!error)
-        error = provide_buffers(ring);
     if (error < 0)
         say_why(error, why, why_size);
     else
+        error = open_buffers(ring, huge_pages, why, why_size);
+    if (!error)
         error = probe(ring, why, why_size);
     if (error < 0)
         tb_ring_close(ring);
@@ -339,7 +445,7 @@ void tb_ring_close(struct tb_ring *ring)
     if (ring->buffer_ring)
         munmap(ring->buffer_ring, ring->buffer_ring_size);
     if (ring->buffers)
-        munmap(ring->buffers, (size_t)TB_BUFFER_COUNT * TB_BUFFER_SIZE);
+        munmap(ring->buffers, ring->buffers_size);
     free(ring->batch);
     *ring = (struct tb_ring){.fd = -1};
 }
