@@ -192,7 +192,10 @@ class EngineIOManager:
         """How many events there are; 0 exactly when the time (seconds) is up."""
         if self.guest:
             return self._poll(timeout)
-        if timeout >= _FOREVER:
+        deadline = 0
+        if timeout <= 0:
+            wait = 0
+        elif timeout >= _FOREVER:
             wait = -1
         else:
             wait = round(timeout * 1e9)
@@ -203,7 +206,7 @@ class EngineIOManager:
                 wait = max(0, deadline - lib.tb_clock())
         if count < 0:
             raise os_error(count)
-        return int(count)
+        return count
 
     def _poll(self, timeout: float) -> int:
         now = lib.tb_clock()
