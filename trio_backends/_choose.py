@@ -1,28 +1,56 @@
-"""Which backend: a name, or "auto" for the best that works here, and why the others do not."""
+"""Which backend: a name, or "auto" for the best that works here, and why the others do not.
+
+"auto" may be narrowed by the environment variable TRIO_BACKEND, for programs that leave the choice
+to us. It holds the name of a backend, or "auto".
+"""
 
 from __future__ import annotations
 
+import functools
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
 from ._manager import EngineIOManager, HugePages
 
+T = TypeVar("T")
+
+AUTO = "auto"
 # In order of preference.
 BACKENDS = ("io_uring", "kqueue", "epoll")
+VARIABLE = "TRIO_BACKEND"
 
 
 class BackendUnavailable(RuntimeError):
     """The backend asked for cannot serve on this machine; the message says why."""
 
 
-def _try(name: str, guest: bool, huge_pages: HugePages = "off") -> EngineIOManager | str:
-    try:
-        return EngineIOManager(name, guest=guest, huge_pages=huge_pages)
-    except OSError as error:
-        return str(error)
+def first_that_works(backend: str, make: Callable[[str], T]) -> tuple[T, dict[str, str]]:
+    """What ``make`` makes of ``backend``, or with "auto" of the first of :data:`BACKENDS` for which
+    it does not raise OSError; and by name, why those before it were passed over.
+
+    Raises:
+        ValueError: there is no backend of that name.
+        BackendUnavailable: it, or with "auto" every one of them, cannot serve.
+    """
+    asker = ""
+    if backend == AUTO and (wish := os.environ.get(VARIABLE)):
+        backend, asker = wish, f"{VARIABLE}={wish}: "
+    if backend != AUTO and backend not in BACKENDS:
+        names = ", ".join((AUTO, *BACKENDS))
+        raise ValueError(f"{asker}unknown backend {backend!r}; the backends are: {names}")
+    reasons: dict[str, str] = {}
+    for name in BACKENDS if backend == AUTO else (backend,):
+        try:
+            return make(name), reasons
+        except OSError as error:
+            reasons[name] = str(error)
+    why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    raise BackendUnavailable(f"{asker}no backend can serve: {why}")
 
 
 def choose(backend: str, *, guest: bool = False, huge_pages: HugePages = "off") -> EngineIOManager:
-    """A manager on ``backend``, or for "auto" on the first of :data:`BACKENDS` that works.
-
-    The manager knows why the backends before it were passed over (``passed_over``).
+    """A manager on ``backend``; it knows which others were ``passed_over``, and why.
 
     Raises:
         ValueError: there is no backend of that name, or no such choice of huge pages.
@@ -30,18 +58,10 @@ def choose(backend: str, *, guest: bool = False, huge_pages: HugePages = "off") 
     """
     if huge_pages not in ("off", "try", "on"):
         raise ValueError(f'huge_pages is "off", "try" or "on", not {huge_pages!r}')
-    if backend != "auto" and backend not in BACKENDS:
-        names = ", ".join(("auto", *BACKENDS))
-        raise ValueError(f"unknown backend {backend!r}; the backends are: {names}")
-    reasons: dict[str, str] = {}
-    for name in BACKENDS if backend == "auto" else (backend,):
-        found = _try(name, guest, huge_pages)
-        if isinstance(found, EngineIOManager):
-            found.passed_over = reasons
-            return found
-        reasons[name] = found
-    why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    raise BackendUnavailable(f"no backend can serve: {why}")
+    make = functools.partial(EngineIOManager, guest=guest, huge_pages=huge_pages)
+    manager, reasons = first_that_works(backend, make)
+    manager.passed_over = reasons
+    return manager
 
 
 def available_backends() -> dict[str, str | None]:
@@ -51,10 +71,9 @@ def available_backends() -> dict[str, str | None]:
     """
     result: dict[str, str | None] = {}
     for name in BACKENDS:
-        found = _try(name, False)
-        if isinstance(found, EngineIOManager):
-            found.close()
+        try:
+            EngineIOManager(name).close()
             result[name] = None
-        else:
-            result[name] = found
+        except OSError as error:
+            result[name] = str(error)
     return result
