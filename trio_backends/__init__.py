@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._choose import BackendUnavailable, available_backends
+    from ._everywhere import everywhere
     from ._install import (
         ContractBroken,
         current_backend,
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
         Standing,
         relay,
     )
+    from ._signals import open_signal_receiver
     from ._streams import EngineListener, EngineStream
+    from ._timers import Tick, Ticker, every
 
 __all__ = [
     "BackendUnavailable",
@@ -56,10 +59,15 @@ __all__ = [
     "Remains",
     "ServerNews",
     "Standing",
+    "Tick",
+    "Ticker",
     "available_backends",
     "current_backend",
     "current_manager",
+    "every",
+    "everywhere",
     "installed",
+    "open_signal_receiver",
     "open_tcp_listeners",
     "open_tcp_stream",
     "open_unix_listener",
@@ -73,7 +81,17 @@ __all__ = [
 if not TYPE_CHECKING:
     # Imported when first asked for: pytest loads our plugin, and with it this package, in every
     # project that has us installed.
-    _MODULES = ("_choose", "_install", "_manager", "_open", "_relay", "_streams")
+    _MODULES = (
+        "_choose",
+        "_install",
+        "_manager",
+        "_streams",
+        "_open",
+        "_relay",
+        "_timers",
+        "_signals",
+        "_everywhere",
+    )
 
     def __getattr__(name: str) -> object:
         if name in __all__:
