@@ -226,11 +226,14 @@ class EngineIOManager:
         if count > self._room:
             self._map_events(count)
         # Copied before anyone hears of them: who does may cause more, which are appended.
-        words = iter(self._events[: 2 * count].tolist())
+        if count == 1:
+            words = [self._events[0], self._events[1]]
+        else:
+            words = self._events[: 2 * count].tolist()
         _events_clear(self.engine)
         faces = self.faces
         readers, writers = self._waiting
-        for what, handle in zip(words, words, strict=True):  # struct tb_event
+        for what, handle in zip(words[::2], words[1::2], strict=True):  # struct tb_event
             if 0 < what <= _WRITABLE:  # and no error
                 task = (readers if what == _READABLE else writers).pop(handle, None)
                 if task is not None:

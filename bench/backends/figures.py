@@ -36,8 +36,11 @@ ROWS = (
         for connections in (1, 64, 1000)
     ),
     Row("accept", "µs of CPU for a connection"),
-    Row("proxy", "µs of CPU for a message there and back", 64, 64),
-    Row("proxy", "µs of CPU for a message there and back", 64, 16384),
+    *(
+        Row("proxy", "µs of CPU for a message there and back", connections, size)
+        for size in (64, 16384)
+        for connections in (64, 1000)
+    ),
     Row("wakeup", "µs of CPU for a wake-up by another thread"),
     Row("memory", "kB for a task that waits on a connection"),
 )

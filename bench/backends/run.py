@@ -1,13 +1,15 @@
 """Measures trio_backends beside stock Trio, asyncio and uvloop: ``python -m bench.backends.run``.
 
 Each server is a process of its own and sleeps while others are measured; the rounds of a row take
-turns, so that what else the machine does falls on all of them.
+turns, so that what else the machine does falls on all of them. Everything runs on one CPU: what it
+costs to wake another one up differs from moment to moment by more than what is measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -159,10 +161,10 @@ def main() -> None:
     options = arguments()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    about, busy = collect(), why_too_busy()
+    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])  # and whatever it starts
     names = [name.strip() for name in options.stacks.split(";") if name.strip()]
     everyone = [each for each in stacks() if not names or each.name in (*names, BASELINE.name)]
-    about = collect()
-    busy = why_too_busy()
     head = "# trio_backends beside stock Trio\n\n"
     text = head + "\n".join(f"- {name}: {value}" for name, value in about.items())
     print(text, flush=True)

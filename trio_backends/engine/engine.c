@@ -201,7 +201,8 @@ static void check(struct tb_engine *engine)
 
 static int turn_until(struct tb_engine *engine, int64_t timeout_ns)
 {
-    engine->now = tb_clock();
+    if (timeout_ns || engine->check_at != INT64_MAX) /* else the turn reads the clock soon enough */
+        engine->now = tb_clock();
     int64_t deadline = timeout_ns < 0 ? INT64_MAX : engine->now + timeout_ns;
     for (;;) {
         if (engine->now >= engine->check_at)
