@@ -13,9 +13,9 @@ from ._install import STOCK, ContractBroken
 from ._programs import install_for_good, run_code, run_module, run_script
 
 _USAGE = """\
-python -m trio_backends [--backend NAME] SCRIPT|-  [ARGUMENT ...]
-       python -m trio_backends [--backend NAME] -m MODULE [ARGUMENT ...]
-       python -m trio_backends [--backend NAME] -c CODE   [ARGUMENT ...]
+python -m trio_backends [--backend NAME] [--streams] SCRIPT|-  [ARGUMENT ...]
+       python -m trio_backends [--backend NAME] [--streams] -m MODULE [ARGUMENT ...]
+       python -m trio_backends [--backend NAME] [--streams] -c CODE   [ARGUMENT ...]
        python -m trio_backends --list"""
 
 
@@ -34,6 +34,11 @@ def _parser() -> argparse.ArgumentParser:
         choices=(AUTO, *BACKENDS, STOCK),
         help=f"one of {names}, or {STOCK} for Trio's own; without it, and with {AUTO}: "
         f"what {VARIABLE} in the environment says, or else the best that works",
+    )
+    parser.add_argument(
+        "--streams",
+        action="store_true",
+        help="trio.open_tcp_stream() and its kin make the engine's streams",
     )
     parser.add_argument("--list", action="store_true", help="say which backends work here")
     for names, what in (("-m", "module"), ("-c", "code"), ("script", "file")):
@@ -63,7 +68,7 @@ def main() -> None:
     if not program:
         parser.error("which program? a SCRIPT, -m MODULE or -c CODE")
     try:
-        install_for_good(asked.backend)
+        install_for_good(asked.backend, asked.streams)
     except (BackendUnavailable, ContractBroken, ValueError) as error:
         sys.exit(f"trio_backends: {error}")
     if asked.m:

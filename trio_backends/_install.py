@@ -419,7 +419,9 @@ _replacement = _Replacement()
 
 
 @contextlib.contextmanager
-def installed(backend: str = "auto", *, huge_pages: HugePages = "off") -> Iterator[None]:
+def installed(
+    backend: str = "auto", *, streams: bool = False, huge_pages: HugePages = "off"
+) -> Iterator[None]:
     """Within it every ``trio.run`` and ``trio.lowlevel.start_guest_run`` of the process, in any
     thread, is on this backend, and so is "auto" in :func:`run`.
 
@@ -427,10 +429,12 @@ def installed(backend: str = "auto", *, huge_pages: HugePages = "off") -> Iterat
     what was there before is there afterwards. Besides the backends there is "stock", Trio's own.
 
     Args:
+        streams: ``trio.open_tcp_stream`` and its kin make the engine's streams, as within
+            :func:`everywhere`.
         huge_pages: as in :func:`run`.
 
     Raises:
-        ValueError: there is no backend of that name.
+        ValueError: there is no backend of that name, or "stock" was to have the engine's streams.
         BackendUnavailable: it cannot serve on this machine. ``trio.run`` raises it, too, when it
             no longer can.
         ContractBroken: this version of Trio is not supported.
@@ -439,8 +443,13 @@ def installed(backend: str = "auto", *, huge_pages: HugePages = "off") -> Iterat
     installation = _Installation(_replacement.resolve(backend), huge_pages)
     if installation.backend != STOCK:
         choose(installation.backend, huge_pages=huge_pages).close()
-    _replacement.add(installation)
-    try:
+    elif streams:
+        raise ValueError("the engine's streams need one of our backends, not Trio's own")
+    with contextlib.ExitStack() as stack:
+        if streams:
+            from ._everywhere import everywhere  # which imports this module
+
+            stack.enter_context(everywhere())
+        _replacement.add(installation)
+        stack.callback(_replacement.remove, installation)
         yield
-    finally:
-        _replacement.remove(installation)

@@ -30,27 +30,27 @@ _CANNOT_OPEN = 2  # python's exit status when it cannot read the script
 class _Heirloom:
     """For a process that multiprocessing spawns: unpickled there, it installs the backend."""
 
-    def __init__(self, backend: str) -> None:
-        self._backend = backend
+    def __init__(self, backend: str, streams: bool) -> None:
+        self._arguments = backend, streams
 
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return install_for_good, (self._backend,)
+    def __reduce__(self) -> tuple[Callable[[str, bool], None], tuple[str, bool]]:
+        return install_for_good, self._arguments
 
 
-def install_for_good(backend: str) -> None:
+def install_for_good(backend: str, streams: bool) -> None:
     """Every Trio run of this process is on a backend, to the end of its threads and exit handlers;
     and of its children by multiprocessing. (Those by os.fork() are copies anyway. A program that
     it starts is another program.)
 
     Raises: as :func:`trio_backends.installed`.
     """
-    if backend == STOCK:
+    if backend == STOCK and not streams:
         return
-    _for_good.enter_context(installed(backend))
+    _for_good.enter_context(installed(backend, streams=streams))
     original = multiprocessing.spawn.get_preparation_data
 
     def with_heirloom(name: str) -> dict[str, Any]:
-        return {**original(name), "trio_backends": _Heirloom(backend)}
+        return {**original(name), "trio_backends": _Heirloom(backend, streams)}
 
     vars(multiprocessing.spawn)["get_preparation_data"] = with_heirloom
 
