@@ -1,0 +1,1 @@
+"""The checks of trio_backends.testing, by what they are about."""
