@@ -19,6 +19,7 @@ SOURCES = [
     "alarm.c",
     "relay.c",
     "multiplexer.c",
+    "members.c",
     "watch.c",
     "ring.c",
     "driver_io_uring.c",
@@ -31,7 +32,9 @@ ffibuilder.set_source(
     "trio_backends._engine",
     '#include "engine.h"\n',
     sources=[f"{HERE}/{name}" for name in SOURCES],
-    depends=[f"{HERE}/{name}" for name in ("engine.h", "framing.h", "ring.h", "watch.h")],
+    depends=[
+        f"{HERE}/{name}" for name in ("engine.h", "framing.h", "multiplexer.h", "ring.h", "watch.h")
+    ],
     include_dirs=[HERE],
 )
 

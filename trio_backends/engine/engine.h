@@ -6,6 +6,7 @@
  *   stream.c       a connected socket: bytes received and not yet taken, bytes on their way out
  *   alarm.c        a time at which somebody wants to be woken
  *   relay.c        two streams joined          multiplexer.c   many clients over few servers
+ *                                              members.c       the same, as Python handles them
  *
  * Everything runs in one thread, the one that calls tb_wait() (in guest mode: the host's), except
  * tb_engine_wake() and tb_engine_poll(), which any thread may call.
