@@ -16,9 +16,9 @@ from ._install import current_manager
 from ._streams import DEFAULT_HIGH_WATER, EngineListener, EngineStream
 
 # Trio's, whatever stands under these names later: everywhere() puts ours there.
-_trio_open_tcp_stream = trio.open_tcp_stream
-_trio_open_unix_socket = trio.open_unix_socket
-_trio_open_tcp_listeners = trio.open_tcp_listeners
+trios_open_tcp_stream = trio.open_tcp_stream
+trios_open_unix_socket = trio.open_unix_socket
+trios_open_tcp_listeners = trio.open_tcp_listeners
 
 _HAPPY_EYEBALLS_DELAY = 0.25  # seconds: Trio's default, of RFC 8305
 
@@ -41,7 +41,7 @@ async def open_tcp_stream(
         RuntimeError: this run is not on one of our backends.
     """
     current_manager()
-    stream = await _trio_open_tcp_stream(
+    stream = await trios_open_tcp_stream(
         host, port, happy_eyeballs_delay=happy_eyeballs_delay, local_address=local_address
     )
     return EngineStream.adopt(stream.socket, high_water=high_water)
@@ -59,7 +59,7 @@ async def open_unix_socket(
         RuntimeError: this run is not on one of our backends.
     """
     current_manager()
-    stream = await _trio_open_unix_socket(filename)
+    stream = await trios_open_unix_socket(filename)
     return EngineStream.adopt(stream.socket, high_water=high_water)
 
 
@@ -84,7 +84,7 @@ async def open_tcp_listeners(
         RuntimeError: this run is not on one of our backends.
     """
     current_manager()
-    listeners = await _trio_open_tcp_listeners(port, host=host, backlog=backlog)
+    listeners = await trios_open_tcp_listeners(port, host=host, backlog=backlog)
     for listener in listeners:
         listener.socket.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
     return [

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,12 +14,17 @@ class SocketView:
 
     Good as long as the stream is open: it keeps the descriptor's number, not the descriptor. Every
     method raises OSError.
+
+    Args:
+        fd: the socket's descriptor.
+        received: how many bytes the engine has received and nobody has taken.
     """
 
-    __slots__ = ("_fd",)
+    __slots__ = ("_fd", "_received")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, received: Callable[[], int] = int) -> None:
         self._fd = fd
+        self._received = received
 
     @contextmanager
     def _socket(self) -> Iterator[socket.socket]:
@@ -46,6 +52,14 @@ class SocketView:
 
     def fileno(self) -> int:
         return self._fd
+
+    def is_readable(self) -> bool:
+        """Whether there are bytes to be received, or the end; as Trio's sockets say it."""
+        if self._received():
+            return True
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def getsockname(self) -> Any:
         with self._socket() as sock:

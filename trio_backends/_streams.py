@@ -339,7 +339,10 @@ class EngineStream(trio.abc.HalfCloseableStream):
         """
         if self.pointer is None:
             raise trio.ClosedResourceError("this stream is closed")
-        return SocketView(lib.tb_stream_fd(self.pointer))
+        return SocketView(lib.tb_stream_fd(self.pointer), self._received_bytes)
+
+    def _received_bytes(self) -> int:
+        return 0 if self.pointer is None else int(lib.tb_stream_received_bytes(self.pointer))
 
 
 class EngineListener(trio.abc.Listener[EngineStream]):
@@ -353,6 +356,8 @@ class EngineListener(trio.abc.Listener[EngineStream]):
             which the client speaks first. Silent connections then cost no task and no Python
             object.
     """
+
+    stream_type = EngineStream  # what connections become
 
     def __init__(
         self,
@@ -438,7 +443,7 @@ class EngineListener(trio.abc.Listener[EngineStream]):
             raise trio.ClosedResourceError("this listener is closed")
         pointer = lib.tb_listener_take(self._listener)
         if pointer != ffi.NULL:
-            return EngineStream(self._manager, pointer)
+            return self.stream_type(self._manager, pointer)
         if self._error:
             error, self._error = self._error, 0
             raise os_error(error)

@@ -177,14 +177,36 @@ def test_tls_over_the_engines_streams(
 def test_everywhere_gives_a_program_the_engines_streams(run: Run, tmp_path: Path) -> None:
     before = [trio.open_tcp_stream, trio.open_unix_socket, trio.open_tcp_listeners, trio.serve_tcp]
 
+    async def greet(stream: trio.SocketStream) -> None:
+        assert isinstance(stream, EngineStream)
+        assert isinstance(stream, trio.SocketStream)
+        await stream.send_all(b"hello you")
+        await echo(stream)
+
+    async def receive_as_far_as(stream: EngineStream, words: bytes) -> None:
+        assert await stream.receive_some(len(words)) == words
+        assert stream.socket.is_readable()
+        assert await stream.receive_some() == b"you"
+
     async def program() -> None:
         async with trio.open_nursery() as nursery:
-            [listener] = await nursery.start(partial(trio.serve_tcp, echo, 0, host="127.0.0.1"))
+            [listener] = await nursery.start(partial(trio.serve_tcp, greet, 0, host="127.0.0.1"))
             assert isinstance(listener, EngineListener)
+            assert isinstance(listener, trio.SocketListener)
             stream = await trio.open_tcp_stream(*listener.socket.getsockname())
             assert isinstance(stream, EngineStream)
+            assert isinstance(stream, trio.SocketStream)
             async with stream:
+                await receive_as_far_as(stream, b"hello ")
+                assert not stream.socket.is_readable()
                 assert await exchange(stream, b"tcp") == b"tcp"
+                await stream.send_eof()
+                assert await stream.receive_some() == b""
+                assert stream.socket.is_readable()
+            # Ours are what they are.
+            ours = await trio_backends.open_tcp_stream(*listener.name)
+            assert not isinstance(ours, trio.SocketStream)
+            await ours.aclose()
             unix = await trio_backends.open_unix_listener(tmp_path / "socket")
             nursery.start_soon(trio.serve_listeners, echo, [unix])
             stream = await trio.open_unix_socket(str(tmp_path / "socket"))
