@@ -206,7 +206,8 @@ def test_everywhere_gives_a_program_the_engines_streams(run: Run, tmp_path: Path
             # Ours are what they are.
             ours = await trio_backends.open_tcp_stream(*listener.name)
             assert not isinstance(ours, trio.SocketStream)
-            await ours.aclose()
+            async with ours:
+                assert await ours.receive_some() == b"hello you"
             unix = await trio_backends.open_unix_listener(tmp_path / "socket")
             nursery.start_soon(trio.serve_listeners, echo, [unix])
             stream = await trio.open_unix_socket(str(tmp_path / "socket"))
