@@ -78,6 +78,12 @@ void tb_alarm_free(struct tb_alarm *alarm)
     free(alarm);
 }
 
+void tb_alarm_keep(struct tb_alarm *alarm)
+{
+    heap_add(alarm->engine, alarm);
+    tb_check_before(alarm->engine, alarm->when);
+}
+
 uint64_t tb_alarm_token(const struct tb_alarm *alarm)
 {
     return alarm->token;
@@ -90,8 +96,7 @@ int tb_alarm_set(struct tb_alarm *alarm, int64_t when)
     alarm->when = when;
     alarm->set = true;
     if (!engine->driver->alarm_set) {
-        heap_add(engine, alarm);
-        tb_check_before(engine, when);
+        tb_alarm_keep(alarm);
         return 0;
     }
     int error = engine->driver->alarm_set(alarm);

@@ -45,6 +45,9 @@ int64_t tb_clock(void)
 static int make_wake_pipe(struct tb_engine *engine)
 {
     int ends[2];
+    engine->wake_fd = engine->wake_write_fd = -1;
+    if (engine->driver->wake)
+        return 0;
     if (pipe(ends) < 0)
         return -errno;
     for (int i = 0; i < 2; i++) {
@@ -54,6 +57,14 @@ static int make_wake_pipe(struct tb_engine *engine)
     engine->wake_fd = ends[0];
     engine->wake_write_fd = ends[1];
     return 0;
+}
+
+static void close_wake_pipe(struct tb_engine *engine)
+{
+    if (engine->wake_fd < 0)
+        return;
+    close(engine->wake_fd);
+    close(engine->wake_write_fd);
 }
 
 static void explain(char *why, size_t size, const char *what, int error)
@@ -100,8 +111,7 @@ struct tb_engine *tb_engine_new(const char *driver, bool guest, int huge_pages, 
     error = open_driver(engine);
     if (error < 0) {
         snprintf(why, why_size, "%s", engine->why);
-        close(engine->wake_fd);
-        close(engine->wake_write_fd);
+        close_wake_pipe(engine);
         free(engine->events);
         free(engine);
         return NULL;
@@ -130,8 +140,7 @@ void tb_engine_free(struct tb_engine *engine)
         engine->spare = segment->next;
         free(segment);
     }
-    close(engine->wake_fd);
-    close(engine->wake_write_fd);
+    close_wake_pipe(engine);
     free(engine->alarms); /* the alarms themselves are Python's, and freed before */
     free(engine->events);
     free(engine);
@@ -267,6 +276,8 @@ int tb_engine_poll(int descriptor, int64_t timeout_ns)
 
 int tb_engine_wake(struct tb_engine *engine)
 {
+    if (engine->driver->wake)
+        return engine->driver->wake(engine);
     /* A full pipe is as good: it will be read. */
     if (write(engine->wake_write_fd, "", 1) < 0 && errno != EAGAIN)
         return -errno;
@@ -276,7 +287,7 @@ int tb_engine_wake(struct tb_engine *engine)
 void tb_woken(struct tb_engine *engine)
 {
     char bytes[64];
-    while (read(engine->wake_fd, bytes, sizeof bytes) > 0)
+    while (engine->wake_fd >= 0 && read(engine->wake_fd, bytes, sizeof bytes) > 0)
         ;
     tb_emit(engine, TB_EV_WOKEN, 0, 0);
 }

@@ -150,7 +150,8 @@ struct tb_alarm {
     struct tb_engine *engine;
     uint64_t token;
     int64_t when;       /* ns of CLOCK_MONOTONIC */
-    uint32_t place;     /* in the heap, from 1; 0: not set */
+    uint32_t place;     /* in the heap, from 1; 0: not there */
+    uint32_t slot;      /* the driver's */
     bool set;
 };
 
@@ -193,6 +194,9 @@ struct tb_driver {
      * kernel's own timer calls tb_alarm_rings(), once, not before alarm->when. */
     int (*alarm_set)(struct tb_alarm *);
     void (*alarm_clear)(struct tb_alarm *);
+    /* May be NULL: a pipe is then made, and the driver watches engine->wake_fd for tb_woken(). Else
+     * the kernel's own way to end a turn, with tb_woken(), from any thread. 0 or a negative errno. */
+    int (*wake)(struct tb_engine *);
     /* May be NULL, both, where the kernel does not tell of signals without taking them away from
      * those who handle them. Else each report calls tb_signalled(). */
     int (*signal_start)(struct tb_engine *, int number);
@@ -243,7 +247,7 @@ struct tb_engine {
     int64_t now;                 /* ns, CLOCK_MONOTONIC, read once a turn */
     int64_t check_at;            /* when something may have to be timed out */
     struct tb_counters counters;
-    int wake_fd, wake_write_fd; /* a pipe: works on every kernel */
+    int wake_fd, wake_write_fd;  /* a pipe, or -1 where the driver can wake */
     bool guest, turning;         /* turning: within tb_wait() */
     enum tb_huge_pages huge_pages; /* wanted */
     char why[TB_WHY];
@@ -278,7 +282,7 @@ void tb_check_before(struct tb_engine *, int64_t when);
 int64_t tb_clock(void);
 /* Something is to be done by the next turn, which in guest mode another thread may be waiting for. */
 void tb_nudge(struct tb_engine *);
-void tb_woken(struct tb_engine *); /* the wake-up descriptor is readable */
+void tb_woken(struct tb_engine *); /* tb_engine_wake() was called: empties the pipe */
 void *tb_alloc(size_t size); /* zeroed; ends the process when there is no memory */
 
 /* ---------------------------------------------------------------- alarms and signals */
@@ -291,6 +295,8 @@ int tb_alarm_set(struct tb_alarm *, int64_t when);
 void tb_alarm_clear(struct tb_alarm *);
 /* For drivers and engine.c. */
 void tb_alarm_rings(struct tb_alarm *);
+/* The driver has no timer for an alarm that is set: alarm.c keeps it after all. */
+void tb_alarm_keep(struct tb_alarm *);
 void tb_alarms_check(struct tb_engine *);
 
 /* 0; -ENOSYS where the driver does not tell of signals; or another negative errno. */

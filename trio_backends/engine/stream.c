@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "engine.h"
+#include "platform.h"
 
 #define HEAP_CHUNK 16384
 
@@ -136,6 +137,7 @@ struct tb_stream *tb_stream_new(struct tb_engine *engine, int fd, uint32_t high_
     struct tb_stream *stream = tb_alloc(sizeof *stream);
     stream->engine = engine;
     stream->fd = fd;
+    tb_no_sigpipe(fd);
     stream->high_water = high_water;
     stream->token = engine->next_token++;
     stream->next = engine->streams;
