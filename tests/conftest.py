@@ -10,6 +10,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.support.backends import BACKENDS
 from tests.support.postgres import EmbeddedPostgres, installations
 
 # The machine may be busy: how long one example takes says nothing. On a CI machine the examples are
@@ -71,7 +72,7 @@ def _program(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return without
 
 
-@pytest.fixture(params=["io_uring", "epoll"])
+@pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     """The name of each I/O backend that can serve on this machine."""
     import trio_backends

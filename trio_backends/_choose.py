@@ -6,11 +6,11 @@ to us. It holds the name of a backend, or "auto".
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable
 from typing import TypeVar
 
+from ._kqueue import KqueueIOManager
 from ._manager import EngineIOManager, HugePages
 
 T = TypeVar("T")
@@ -49,6 +49,11 @@ def first_that_works(backend: str, make: Callable[[str], T]) -> tuple[T, dict[st
     raise BackendUnavailable(f"{asker}no backend can serve: {why}")
 
 
+def _make(name: str, guest: bool, huge_pages: HugePages) -> EngineIOManager:
+    kind = KqueueIOManager if name == "kqueue" else EngineIOManager
+    return kind(name, guest=guest, huge_pages=huge_pages)
+
+
 def choose(backend: str, *, guest: bool = False, huge_pages: HugePages = "off") -> EngineIOManager:
     """A manager on ``backend``; it knows which others were ``passed_over``, and why.
 
@@ -58,8 +63,7 @@ def choose(backend: str, *, guest: bool = False, huge_pages: HugePages = "off") 
     """
     if huge_pages not in ("off", "try", "on"):
         raise ValueError(f'huge_pages is "off", "try" or "on", not {huge_pages!r}')
-    make = functools.partial(EngineIOManager, guest=guest, huge_pages=huge_pages)
-    manager, reasons = first_that_works(backend, make)
+    manager, reasons = first_that_works(backend, lambda name: _make(name, guest, huge_pages))
     manager.passed_over = reasons
     return manager
 

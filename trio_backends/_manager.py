@@ -238,12 +238,17 @@ class EngineIOManager:
                 task = (readers if what == _READABLE else writers).pop(handle, None)
                 if task is not None:
                     reschedule(task)
+                else:
+                    self._unclaimed(handle)
                 continue
             kind, value = what & 0xFFFFFFFF, what >> 32
             if kind <= _WRITABLE:
                 self._fail(kind == _WRITABLE, handle, value)
             elif handle in faces:
                 faces[handle].hear(kind, value)
+
+    def _unclaimed(self, fd: int) -> None:
+        """A watch fired that no task waits for."""
 
     def _map_events(self, count: int) -> None:
         """The engine's array moved: it does when it has to grow, and at no other time."""

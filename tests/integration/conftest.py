@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import trio_backends
+from tests.support.backends import backend_params
 from tests.support.pooler import PoolerProcess, Poolers, configuration, poolers
 from tests.support.postgres import (
     EmbeddedPostgres,
@@ -66,7 +67,13 @@ def mode(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture(scope="module", params=["io_uring-transaction", "epoll-session"])
+CROSSED = [
+    *backend_params(kqueue="kqueue-transaction", others=("io_uring-transaction",)),
+    *backend_params(kqueue="kqueue-session", others=("epoll-session",)),
+]
+
+
+@pytest.fixture(scope="module", params=CROSSED)
 def crossed(
     request: pytest.FixtureRequest, pg: EmbeddedPostgres, running: Poolers
 ) -> Callable[..., PoolerProcess]:

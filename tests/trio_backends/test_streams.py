@@ -209,8 +209,9 @@ def test_no_descriptor_is_left(run: Run) -> None:
 
     async def main() -> None:
         [listener] = await trio_backends.open_tcp_listeners(0, host="127.0.0.1")
-        inside = descriptors()
-        for _ in range(50):
+        for i in range(50):
+            if i == 1:  # the simulator of kqueue uses descriptors for what is watched
+                inside = descriptors()
             client = await trio_backends.open_tcp_stream("127.0.0.1", listener.name[1])
             server = await listener.accept()
             await client.send_all(b"x")
