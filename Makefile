@@ -94,7 +94,7 @@ SANITIZED := build/sanitize
 .PHONY: sanitize
 sanitize: $(READY) ## the suite with the C under AddressSanitizer and UndefinedBehaviorSanitizer
 	@rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)
-	@cp -R trio_backends pooler tests bench docs *.toml *.py *.md LICENSE $(SANITIZED)
+	@cp -R trio_backends pooler tests bench docs examples *.toml *.py *.md LICENSE $(SANITIZED)
 	@find $(SANITIZED) \( -name '*.so' -o -name '_engine*.c' -o -name '_framing*.c' \) -delete
 	@echo 'Building the C engine with the sanitizers in $(SANITIZED)'
 	@cd $(SANITIZED) && TRIO_POOLER_SANITIZE=1 ../../$(PY) setup.py -q build_ext --inplace
