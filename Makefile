@@ -33,8 +33,8 @@ export PIP_NO_INPUT := 1
 .PHONY: help
 help: ## list the targets
 	@echo 'make TARGET, where TARGET is one of'
-	@grep -E '^[a-z]+:.*##' Makefile | sort | \
-		awk -F ':.*## ' '{ printf "  %-9s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z-]+:.*##' Makefile | sort | \
+		awk -F ':.*## ' '{ printf "  %-15s %s\n", $$1, $$2 }'
 
 .PHONY: run
 run: $(READY) ## a PostgreSQL and the pooler before it, to try; CONFIG=file.toml: the pooler with your own
@@ -43,6 +43,29 @@ run: $(READY) ## a PostgreSQL and the pooler before it, to try; CONFIG=file.toml
 .PHONY: test
 test: $(READY) ## the whole suite; ARGS='-k name' passes arguments to pytest
 	@$(PY) -m pytest -q $(ARGS)
+
+.PHONY: test-trio
+test-trio: $(READY) ## Trio's own test suite on each backend, against stock Trio; ARGS: which backends
+	@$(PY) -m tests.trio_suite.run $(ARGS)
+
+# The newest Trio is in .venv; the oldest that pyproject.toml allows goes before it on the path.
+OLDEST_TRIO := $(shell sed -n 's/.*"trio>=\([0-9.]*\),.*/\1/p' pyproject.toml)
+OLDEST := build/trio-$(OLDEST_TRIO)
+.PHONY: test-trio-range
+test-trio-range: $(READY) $(OLDEST) ## tests of the backends with the oldest Trio that is supported
+	@PYTHONPATH="$$PWD/$(OLDEST)" $(PY) -m pytest -q tests/trio_backends $(ARGS)
+
+$(OLDEST): $(READY)
+	@rm -rf $@ $@.new && $(PY) -m pip install -q --target $@.new 'trio==$(OLDEST_TRIO)' && mv $@.new $@
+
+# Not with the rest: it is for users who still have trio-typing, and builds a .venv of its own.
+LEGACY := build/typing-legacy
+.PHONY: test-typing
+test-typing: $(READY) ## our types beside trio-typing, with a mypy that its plugin works with
+	@[ -x $(LEGACY)/bin/mypy ] || { $(PY) -m venv --clear $(LEGACY) && \
+		$(LEGACY)/bin/python -m pip install -q '.[typing-legacy]'; }
+	@cd $(LEGACY) && bin/mypy --config-file ../../tests/typing_legacy/mypy.ini \
+		../../tests/typing_legacy/program.py
 
 .PHONY: setup
 setup: $(READY) ## the virtual environment .venv with everything in it, the C engine built

@@ -32,6 +32,7 @@ import trio
 from trio._core import _run
 
 from ._choose import AUTO, choose, first_that_works
+from ._kqueue import KqueueIOManager
 from ._manager import EngineIOManager, HugePages
 
 if TYPE_CHECKING:
@@ -372,10 +373,15 @@ class _InstalledManager(EngineIOManager):
         _, self.passed_over = first_that_works(_replacement.resolve(AUTO), make)
 
 
+class _InstalledKqueueManager(_InstalledManager, KqueueIOManager):
+    pass
+
+
 @attrs.frozen(eq=False)
 class _Installation:
     backend: str
     huge_pages: HugePages
+    manager: type[EngineIOManager] | None  # None: Trio's own
 
 
 class _Replacement:
@@ -411,8 +417,8 @@ class _Replacement:
 
     def _set(self, installations: tuple[_Installation, ...]) -> None:
         self._installations = installations
-        ours = bool(installations) and installations[-1].backend != STOCK
-        vars(_run)["TheIOManager"] = _InstalledManager if ours else self._original
+        *_, last = (None, *installations)
+        vars(_run)["TheIOManager"] = (last and last.manager) or self._original
 
 
 _replacement = _Replacement()
@@ -440,11 +446,16 @@ def installed(
         ContractBroken: this version of Trio is not supported.
     """
     check_contract()
-    installation = _Installation(_replacement.resolve(backend), huge_pages)
-    if installation.backend != STOCK:
-        choose(installation.backend, huge_pages=huge_pages).close()
+    backend = _replacement.resolve(backend)
+    manager: type[EngineIOManager] | None = None
+    if backend != STOCK:
+        first = choose(backend, huge_pages=huge_pages)
+        first.close()
+        is_kqueue = isinstance(first, KqueueIOManager)
+        manager = _InstalledKqueueManager if is_kqueue else _InstalledManager
     elif streams:
         raise ValueError("the engine's streams need one of our backends, not Trio's own")
+    installation = _Installation(backend, huge_pages, manager)
     with contextlib.ExitStack() as stack:
         if streams:
             from ._everywhere import everywhere  # which imports this module
