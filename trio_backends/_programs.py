@@ -80,7 +80,7 @@ def run_script(path: str, arguments: list[str]) -> None:
         source = b""
     except OSError as error:
         why = f"can't open file {whole!r}: [Errno {error.errno}] {error.strerror}"
-        print(f"{sys.executable}: {why}", file=sys.stderr)
+        print(f"{sys.orig_argv[0]}: {why}", file=sys.stderr)
         raise SystemExit(_CANNOT_OPEN) from None
     if os.path.isdir(whole) or zipfile.is_zipfile(whole) or whole.endswith(".pyc"):
         _set_path(whole)

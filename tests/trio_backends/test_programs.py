@@ -78,6 +78,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("programs")
     for name in ("program.py", "package/__init__.py", "package/__main__.py", "package/part.py"):
         write(directory / name, PROGRAM if not name.endswith("__init__.py") else "")
+    (directory / "empty").mkdir()
     write(directory / "broken.py", "this is no python")
     write(directory / "lacking.py", "import there_is_no_such_module")
     with zipfile.ZipFile(directory / "archive.pyz", "w") as archive:
@@ -107,7 +108,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["broken.py"],
         ["lacking.py"],
         ["no_such_file.py"],
-        [".git"],
+        ["empty"],
     ],
     ids=" ".join,
 )
