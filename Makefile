@@ -109,7 +109,7 @@ bench: $(READY) ## measure beside PgBouncer; ARGS passes arguments to bench.run
 
 .PHONY: docs
 docs: $(READY) ## write docs/settings.md from the table of settings
-	@$(PY) -m pooler.config.reference
+	@$(PY) -m pooler.config.reference > docs/settings.md
 
 # The suite on a copy of the tree, so that the ordinary extensions stay what they are. CPython itself
 # gives memory back only partly when it ends, so leaks are not looked for.

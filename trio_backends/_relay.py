@@ -126,16 +126,17 @@ class Multiplexer:
     Args:
         framing: the address of a ``struct tb_framing``; it must live as long as the process.
         sticky: a server stays with its client until the client leaves.
+        option: a number for the framing, which says what it means.
 
     Raises:
         RuntimeError: this run is not on one of our backends, or the framing was compiled against
             another version of framing.h.
     """
 
-    def __init__(self, framing: int, *, sticky: bool = False) -> None:
+    def __init__(self, framing: int, *, sticky: bool = False, option: int = 0) -> None:
         self._manager = current_manager()
         pointer = ffi.cast("void *", framing)
-        self._mux: Any = lib.tb_mux_new(self._manager.engine, pointer, sticky)
+        self._mux: Any = lib.tb_mux_new(self._manager.engine, pointer, sticky, option)
         if self._mux == ffi.NULL:
             raise RuntimeError("the framing was compiled against another version of framing.h")
         self._token: int = lib.tb_mux_token(self._mux)

@@ -147,6 +147,17 @@ class PoolerSettings(_Section):
             "connections",
         ),
     ] = 0
+    max_prepared_statements: Annotated[
+        CountOrZero,
+        About(
+            "Transaction mode: prepared statements kept on each server connection. Clients may "
+            "have any number of them; the one not used for longest gives way, and is prepared "
+            "again when it is needed. 0: prepared statements are passed through unseen, and hold "
+            "only until the end of a transaction.",
+            "reload",
+            "statements",
+        ),
+    ] = 200
     query_wait_timeout: Annotated[
         TimeoutOrNever,
         About("How long a client may wait for a server. 0: for ever.", "reload", "seconds"),
@@ -307,6 +318,7 @@ class Database:
     mode: Mode
     max_servers: int
     min_servers: int
+    max_prepared_statements: int
     query_wait_timeout: float
     server_connect_timeout: float
     server_idle_timeout: float
@@ -357,6 +369,7 @@ class Settings(Document):
             mode=own.mode or default.mode,
             max_servers=default.max_servers if own.max_servers is None else own.max_servers,
             min_servers=default.min_servers if own.min_servers is None else own.min_servers,
+            max_prepared_statements=default.max_prepared_statements,
             query_wait_timeout=default.query_wait_timeout,
             server_connect_timeout=default.server_connect_timeout,
             server_idle_timeout=default.server_idle_timeout,

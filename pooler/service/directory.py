@@ -102,7 +102,9 @@ class Directory:
         )
         quota = self._quotas.setdefault(name, Quota(database.max_servers))
         sticky = database.mode == "session"
-        multiplexer = Multiplexer(framing_address(), sticky=sticky)
+        # A server that stays with its client needs nothing rewritten.
+        statements = 0 if sticky else database.max_prepared_statements
+        multiplexer = Multiplexer(framing_address(), sticky=sticky, option=statements)
         multiplexer.limit(
             wait=database.query_wait_timeout,
             client_idle=self._settings.pooler.client_idle_timeout,

@@ -20,8 +20,11 @@ ffibuilder.set_source(
     #include "framing.h"
     const struct tb_framing *pg_framing(void);
     """,
-    sources=[f"{HERE}/framing.c"],
-    depends=["trio_backends/engine/framing.h", f"{HERE}/framing_messages.h"],
+    sources=[f"{HERE}/{name}.c" for name in ("framing", "statements", "memory")],
+    depends=[
+        "trio_backends/engine/framing.h",
+        *(f"{HERE}/{name}.h" for name in ("account", "framing_messages", "memory", "statements")),
+    ],
     include_dirs=["trio_backends/engine"],
 )
 

@@ -43,16 +43,18 @@
  * FunctionCall sent instead of the Sync ends that transaction and says idle, or (PostgreSQL 18) keeps
  * it and says so; then the Sync says idle, yet leaves the transaction half ended, and the next query
  * fails over it. Who does that keeps the server for good: TB_UNSURE.
+ *
+ * Where a multiplexer was made with a limit of prepared statements, messages that concern them are
+ * looked at and rewritten: statements.c.
  */
 #include "framing.h"
 #include "framing_messages.h"
+#include "memory.h"
+#include "statements.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define INLINE_ENTRIES 32u   /* powers of two, both */
-#define MOST_ENTRIES 65536u
 
 enum flag {
     UNSURE = 1,
@@ -61,7 +63,13 @@ enum flag {
     SWALLOWED = 8,
     UNSYNCED = 16,
     IN_TRANSACTION = 32, /* the last ReadyForQuery did not say idle */
+    DISTURBED = UNSURE | SKIPPING | COPY_IN,
 };
+
+/* The tags "DISCARD ALL" and "DEALLOCATE ALL": what they end, no other message tells. */
+#define TAG_SIZE 16u
+
+#define LONGEST_ERROR (64u << 10) /* that is looked at for a label */
 
 /* Where in a message one direction is. */
 struct place {
@@ -72,73 +80,96 @@ struct place {
 
 struct client {
     struct place place;
+    struct known known;
 };
 
 struct server {
     struct place place;
     uint8_t type; /* of the current or the last message */
     uint8_t flags;
-    uint8_t few[INLINE_ENTRIES];
-    uint32_t first;
-    uint32_t count;
-    uint32_t many_size; /* entries that `many` holds */
-    uint8_t *many;      /* in use instead of `few` once these did not suffice */
+    bool collecting;       /* an error, whole */
+    uint8_t tag_length;    /* of a CommandComplete that is looked at; 0: none is */
+    uint8_t tag[TAG_SIZE];
+    struct account account;
+    struct prepared prepared;
 };
 
 /* --------------------------------------------------------------------------------- the account */
 
-static inline uint8_t *entry_at(struct server *s, uint32_t index)
+static bool grow(struct account *account)
 {
-    if (s->many)
-        return &s->many[(s->first + index) & (s->many_size - 1u)];
-    return &s->few[(s->first + index) & (INLINE_ENTRIES - 1u)];
+    uint32_t size = account->many ? account->many_size * 2u : INLINE_ENTRIES * 2u;
+    struct entry *many;
+
+    if (account->count >= MOST_ENTRIES || !(many = malloc(size * sizeof *many)))
+        return false;
+    for (uint32_t i = 0; i < account->count; i++)
+        many[i] = *account_at(account, i);
+    free(account->many);
+    account->many = many;
+    account->many_size = size;
+    account->first = 0;
+    return true;
 }
 
-/* The first entry; 0 if there is none, which no mask contains. It is never a MARKER. */
+bool account_reserve(struct account *account, uint32_t more)
+{
+    while (account->count + more > (account->many ? account->many_size : INLINE_ENTRIES))
+        if (!grow(account))
+            return false;
+    return true;
+}
+
+/* The kind of the first entry; 0 if there is none, which no mask contains. It is never a MARKER. */
 static inline uint8_t head_of(struct server *s)
 {
-    return s->count ? *entry_at(s, 0) : 0;
+    return s->account.count ? account_at(&s->account, 0)->kind : 0;
+}
+
+static inline void uncount(struct account *account, const struct entry *entry)
+{
+    account->does_count -= entry->does != 0;
+    account->swallows -= (entry->does & SWALLOWED_ANSWER) != 0;
 }
 
 static inline void drop_first(struct server *s)
 {
-    s->first++;
-    s->count--;
+    struct entry *entry = account_at(&s->account, 0);
+
+    if (entry->does || entry->name) {
+        uncount(&s->account, entry);
+        entry_release(entry);
+    }
+    s->account.first++;
+    s->account.count--;
 }
 
-static inline void pop(struct server *s)
+static void drop_all(struct server *s)
 {
-    drop_first(s);
-    while (s->count && *entry_at(s, 0) == MARKER)
+    while (s->account.count)
         drop_first(s);
 }
 
-static bool grow(struct server *s)
+/* The first entry has been answered. Whether its answer was ours alone. */
+static inline bool pop(struct client *c, struct server *s)
 {
-    uint32_t size = s->many ? s->many_size * 2u : INLINE_ENTRIES * 2u;
-    uint8_t *many;
+    struct entry *entry = account_at(&s->account, 0);
+    bool swallow = entry->does & SWALLOWED_ANSWER;
 
-    if (s->count >= MOST_ENTRIES || !(many = malloc(size)))
-        return false;
-    for (uint32_t i = 0; i < s->count; i++)
-        many[i] = *entry_at(s, i);
-    free(s->many);
-    s->many = many;
-    s->many_size = size;
-    s->first = 0;
-    return true;
-}
-
-/* Is there room for one more entry? */
-static inline bool reserve(struct server *s)
-{
-    return s->count < (s->many ? s->many_size : INLINE_ENTRIES) || grow(s);
+    if (entry->does || entry->name) {
+        uncount(&s->account, entry);
+        entry_done(&c->known, &s->prepared, entry);
+    }
+    drop_first(s);
+    while (head_of(s) == MARKER && s->account.count)
+        drop_first(s);
+    return swallow;
 }
 
 static void give_up(struct server *s)
 {
     s->flags |= UNSURE;
-    s->count = 0;
+    drop_all(s);
 }
 
 /* Whether a request is to be entered when something has disturbed the order. */
@@ -161,28 +192,62 @@ static bool entered_all_the_same(struct server *s, uint8_t entry)
     return false;
 }
 
-/* A request whose header is complete. Room was reserved when its type was seen. */
-static inline void enter(struct server *s, uint8_t entry)
+/* A simple query does away with the unnamed statement, if there may be one. */
+static inline bool has_unnamed(const struct client *c, const struct server *s)
 {
-    if ((s->flags & (UNSURE | SKIPPING | COPY_IN)) && !entered_all_the_same(s, entry))
-        return;
-    if (entry == MARKER && s->count == 0)
-        return;
-    *entry_at(s, s->count) = entry;
-    s->count++;
+    return c->known.unnamed || s->prepared.unnamed || s->prepared.large_unnamed ||
+           s->account.does_count;
 }
 
-static void fail(struct server *s)
+/* A request whose header is complete. Room was reserved when its type was seen. */
+static inline void enter(struct server *s, uint8_t kind)
+{
+    if ((s->flags & DISTURBED) && !entered_all_the_same(s, kind))
+        return;
+    if (kind == MARKER && s->account.count == 0)
+        return;
+    account_add(&s->account, kind);
+}
+
+/* A simple query ends the unnamed statement, if there is one, and may end all others; `body` is as
+ * much of it as is there. */
+static void enter_query(struct client *c, struct server *s, const uint8_t *body, size_t have,
+                        uint32_t length)
+{
+    uint32_t before = s->account.count;
+    struct entry *entry;
+
+    enter(s, QUERY);
+    if (s->account.count == before)
+        return;
+    entry = account_at(&s->account, before);
+    if (has_unnamed(c, s))
+        entry->does = DROPS_UNNAMED;
+    if ((c->known.count || s->account.does_count) &&
+        (have < length || statements_may_end(body, length)))
+        entry->does |= FORGETS;
+    s->account.does_count += entry->does != 0;
+}
+
+static void fail(struct client *c, struct server *s)
 {
     uint8_t head = head_of(s);
+    bool failed = true;
 
     s->flags &= (uint8_t)~COPY_IN;
     if ((s->flags & SWALLOWED) || !head) { /* unasked for: the server is about to close */
         give_up(s);
     } else if (head & EXTENDED) {
-        while (s->count && *entry_at(s, 0) != SYNC)
+        for (; s->account.count && head_of(s) != SYNC; failed = false) {
+            struct entry *entry = account_at(&s->account, 0);
+
+            if (failed && entry_has_label(entry))
+                s->prepared.failing = name_keep(entry->name);
+            uncount(&s->account, entry);
+            entry_failed(&c->known, &s->prepared, entry, failed);
             drop_first(s);
-        if (s->count == 0)
+        }
+        if (s->account.count == 0)
             s->flags |= SKIPPING;
     }
 }
@@ -190,32 +255,34 @@ static void fail(struct server *s)
 /* The first entry turns out to be a COPY: what it will swallow leaves the account. */
 static void copy_in(struct server *s)
 {
-    uint8_t head = head_of(s);
+    struct account *account = &s->account;
+    struct entry head = *account_at(account, 0);
     uint8_t next = MARKER;
     uint32_t gone = 0;
 
-    while (gone + 1 < s->count && (next = *entry_at(s, gone + 1)) == SYNC)
+    while (gone + 1 < account->count && (next = account_at(account, gone + 1)->kind) == SYNC)
         gone++;
     if (gone)
         s->flags |= SWALLOWED;
-    if (gone + 1 == s->count)
+    if (gone + 1 == account->count)
         s->flags |= COPY_IN;
     else if (next == MARKER)
         gone++;
-    s->first += gone;
-    s->count -= gone;
-    *entry_at(s, 0) = head;
+    account->first += gone; /* neither does anything */
+    account->count -= gone;
+    *account_at(account, 0) = head;
 }
 
-/* A header from the server, lengths checked. */
-static inline void heed(struct server *s, const struct backend *message)
+/* A header from the server, lengths checked. Whether the message is the answer to what only we have
+ * asked. */
+static inline bool heed(struct client *c, struct server *s, const struct backend *message)
 {
     uint8_t head = head_of(s);
 
     if (message->kind == ANYTIME || message->kind == READY || (s->flags & UNSURE))
-        return;
+        return false;
     if (message->kind == FAILS) {
-        fail(s);
+        fail(c, s);
     } else if (!(message->heads & head) || (s->flags & COPY_IN)) {
         give_up(s); /* CONFUSES has no heads */
     } else if (message->kind == COPIES_IN) {
@@ -224,14 +291,15 @@ static inline void heed(struct server *s, const struct backend *message)
         if (s->type == 'C')
             s->flags &= (uint8_t)~SWALLOWED;
         if (message->pops & head) {
-            pop(s);
             s->flags |= UNSYNCED;
+            return pop(c, s);
         }
     }
+    return false;
 }
 
 /* The body of ReadyForQuery. */
-static inline void ready(struct server *s, uint8_t status, struct tb_scan *scan)
+static inline void ready(struct client *c, struct server *s, uint8_t status, struct tb_scan *scan)
 {
     uint8_t head = head_of(s);
     bool kept; /* an implicit transaction, by what was to end it */
@@ -243,7 +311,7 @@ static inline void ready(struct server *s, uint8_t status, struct tb_scan *scan)
         return;
     }
     kept = head != SYNC && status != 'I' && (s->flags & (UNSYNCED | IN_TRANSACTION)) == UNSYNCED;
-    pop(s);
+    pop(c, s);
     scan->answered++;
     s->flags = status == 'I' ? 0 : IN_TRANSACTION;
     if (kept)
@@ -335,11 +403,14 @@ static int pg_opening(const void *client, const uint8_t *bytes, size_t n, struct
 }
 
 /* May a message of this type begin? Decided at its first byte, before any of it is let on. */
-static inline bool may_begin(struct server *s, uint8_t type, struct tb_scan *scan)
+static inline bool may_begin(const struct client *c, struct server *s, uint8_t type,
+                             struct tb_scan *scan)
 {
     uint8_t kind = frontend_messages[type].kind;
+    uint32_t entries = c->known.shared ? STATEMENTS_ENTRIES : 1;
 
-    if (kind == PASSES || (kind == ASKS && (reserve(s) || (s->flags & UNSURE))))
+    if (kind == PASSES ||
+        (kind == ASKS && (account_reserve(&s->account, entries) || (s->flags & UNSURE))))
         return true;
     if (kind == ASKS)
         stop(scan, TB_FULL, NULL);
@@ -350,11 +421,115 @@ static inline bool may_begin(struct server *s, uint8_t type, struct tb_scan *sca
     return false;
 }
 
+/* A request that concerns prepared statements, as much of it as is to be looked at. */
+static bool look_at(struct client *c, struct server *s, const uint8_t *message, size_t have,
+                    struct out *out, struct tb_scan *scan)
+{
+    uint32_t length = big_endian(message + 1);
+    enum told told = TOLD;
+
+    if (s->flags & DISTURBED) {
+        statements_rename(&c->known, &s->prepared, message, have, length, out);
+        enter(s, frontend_messages[message[0]].entry);
+    } else {
+        told = statements_request(&c->known, &s->prepared, &s->account, message, have, length,
+                                  out, &scan->why);
+    }
+    if (told == TOLD_LATER)
+        scan->verdict = TB_FULL;
+    else if (told == TOLD_BAD)
+        scan->verdict = TB_BAD;
+    else
+        c->place.remaining = length + 1u - (uint32_t)have;
+    return told == TOLD;
+}
+
+/* Such a request that this chunk holds as far as it is looked at, as most do. */
+static inline bool is_whole(const uint8_t *message, size_t have)
+{
+    uint32_t length;
+
+    if (have < HEADER)
+        return false;
+    length = big_endian(message + 1);
+    return frontend_length_ok(&frontend_messages[message[0]], length) &&
+           !statements_need(message, have < length + 1u ? have : length + 1u, length);
+}
+
+/* Adds to what is held of such a request. False: its length is impossible. */
+static bool hold(struct held *held, const uint8_t *bytes, size_t n, size_t *at, bool *enough)
+{
+    for (;;) {
+        size_t need = HEADER, take;
+
+        if (held->length >= HEADER) {
+            uint32_t length = big_endian(held->bytes + 1);
+
+            if (!frontend_length_ok(&frontend_messages[held->bytes[0]], length))
+                return false;
+            need = statements_need(held->bytes, held->length, length);
+        }
+        *enough = !need;
+        if (*enough || *at == n)
+            return true;
+        take = need - held->length < n - *at ? need - held->length : n - *at;
+        held_add(held, bytes + *at, take);
+        *at += take;
+    }
+}
+
+/* Such a request begins at *at, or goes on there. False: it ends the scan, before *at. */
+static bool collect(struct client *c, struct server *s, const uint8_t *bytes, size_t n, size_t *at,
+                    struct out *out, struct tb_scan *scan)
+{
+    struct held *held = &c->known.held;
+    bool enough = false, fine = true;
+    size_t start = *at;
+
+    out_pass(out, *at);
+    if (!held->length && is_whole(bytes + *at, n - *at)) {
+        size_t whole = big_endian(bytes + *at + 1) + 1u;
+        size_t have = whole < n - *at ? whole : n - *at;
+
+        if (!look_at(c, s, bytes + *at, have, out, scan))
+            return false;
+        *at += have;
+        out_drop(out, *at);
+        return true;
+    }
+    if (!hold(held, bytes, n, at, &enough)) {
+        stop(scan, TB_BAD, invalid_length);
+        fine = false;
+    } else if (enough) {
+        fine = look_at(c, s, held->bytes, held->length, out, scan);
+        if (fine)
+            held_clear(held);
+    }
+    if (!fine && *at > start) { /* the last byte is offered again, with what follows */
+        held->length--;
+        --*at;
+    }
+    out_drop(out, *at);
+    return fine;
+}
+
+static size_t finish(struct out *out, size_t at, struct tb_scan *scan)
+{
+    if (out->on) {
+        out_pass(out, at);
+        scan->instead = out_bytes(out);
+        scan->instead_length = out->length;
+    }
+    return at;
+}
+
 static size_t pg_from_client(void *client, void *server, const uint8_t *bytes, size_t n,
                              struct tb_scan *scan)
 {
-    struct place *place = &((struct client *)client)->place;
+    struct client *c = client;
+    struct place *place = &c->place;
     struct server *s = server;
+    struct out out = {.shared = c->known.shared, .in = bytes};
     size_t at = 0;
 
     *scan = (struct tb_scan){.verdict = TB_GO};
@@ -364,60 +539,151 @@ static size_t pg_from_client(void *client, void *server, const uint8_t *bytes, s
         const uint8_t *head;
         uint32_t length;
 
-        if (place->have == 0 && !may_begin(s, bytes[at], scan))
-            return start;
+        if (place->have == 0 && !c->known.held.length && !may_begin(c, s, bytes[at], scan))
+            return finish(&out, start, scan);
+        if (c->known.shared && place->have == 0 &&
+            (c->known.held.length || statements_concern(bytes[at]))) {
+            if (!collect(c, s, bytes, n, &at, &out, scan))
+                return finish(&out, at, scan);
+            continue;
+        }
         if (!(head = header(place, bytes, n, &at)))
             break;
         message = &frontend_messages[head[0]];
         length = big_endian(head + 1);
         if (!frontend_length_ok(message, length))
-            return refuse(scan, invalid_length, place, start, at);
-        if (message->kind == ASKS)
+            return finish(&out, refuse(scan, invalid_length, place, start, at), scan);
+        if (message->entry == QUERY && c->known.shared)
+            enter_query(c, s, bytes + at, n - at, length - 4u);
+        else if (message->kind == ASKS)
             enter(s, message->entry);
         place->remaining = length - 4u;
     }
-    return n;
+    return finish(&out, n, scan);
+}
+
+/* ------------------------------------------------------------------------------ from the server */
+
+/* An error that may call a statement by our label is kept until it is whole. */
+static size_t collect_error(struct server *s, const uint8_t *bytes, size_t n, size_t at,
+                            struct out *out)
+{
+    struct held *held = &s->prepared.held;
+    size_t take = skip(&s->place, n - at);
+
+    held_add(held, bytes + at, take);
+    at += take;
+    out_drop(out, at);
+    if (!s->place.remaining) {
+        statements_error(&s->prepared, held->bytes, held->length, out);
+        held_clear(held);
+        s->collecting = false;
+    }
+    return at;
+}
+
+static void look_at_tag(struct client *c, struct server *s, const uint8_t *bytes, size_t n)
+{
+    static const char *const ends[] = {"DISCARD ALL", "DEALLOCATE ALL"};
+
+    memcpy(s->tag + TAG_SIZE - s->tag_length, bytes, n);
+    s->tag_length -= (uint8_t)n;
+    if (s->tag_length)
+        return;
+    for (int i = 0; i < 2; i++) {
+        size_t length = strlen(ends[i]) + 1;
+
+        if (!memcmp(s->tag + TAG_SIZE - length, ends[i], length))
+            statements_forget(&c->known, &s->prepared);
+    }
+}
+
+/* Bytes of a message's body, from `at` on; returns where they end in this chunk. */
+static inline size_t body(struct client *c, struct server *s, const uint8_t *bytes, size_t n,
+                          size_t at, struct out *out, struct tb_scan *scan)
+{
+    size_t start = at;
+
+    if (s->collecting)
+        return collect_error(s, bytes, n, at, out);
+    at += skip(&s->place, n - at);
+    if (s->tag_length)
+        look_at_tag(c, s, bytes + start, at - start);
+    if (s->type == 'Z' && !s->place.remaining)
+        ready(c, s, bytes[at - 1], scan);
+    return at;
+}
+
+/* A header that may be one to drop or to keep: at the end of a chunk it waits for its rest. */
+static inline void header_seen(struct server *s, bool swallow, const uint8_t *head, size_t start,
+                               size_t at, bool split, struct out *out)
+{
+    if (s->prepared.failing) {
+        s->collecting = true;
+        out_pass(out, start);
+        out_drop(out, at);
+        held_add(&s->prepared.held, head, HEADER);
+    } else if (swallow) {
+        out_pass(out, start);
+        out_drop(out, at);
+    } else if (split) {
+        out_pass(out, start);
+        out_drop(out, at);
+        out_put(out, head, HEADER);
+    }
 }
 
 static size_t pg_from_server(void *client, void *server, const uint8_t *bytes, size_t n,
                              struct tb_scan *scan)
 {
+    struct client *c = client;
     struct server *s = server;
     struct place *place = &s->place;
+    struct out out = {.shared = c->known.shared, .in = bytes};
     size_t at = 0;
 
-    (void)client;
     *scan = (struct tb_scan){.verdict = TB_GO};
     while (at < n) {
         size_t start = at;
         const struct backend *message;
         const uint8_t *head;
         uint32_t length;
+        bool swallow, split = place->have;
 
         if (place->remaining) {
-            at += skip(place, n - at);
-            if (s->type == 'Z' && !place->remaining)
-                ready(s, bytes[at - 1], scan);
+            at = body(c, s, bytes, n, at, &out, scan);
             continue;
         }
-        if (place->have == 0 && backend_messages[bytes[at]].kind == WRONG) {
+        if (!split && backend_messages[bytes[at]].kind == WRONG) {
             give_up(s);
             stop(scan, TB_BAD, invalid_server_type);
-            return start;
+            return finish(&out, start, scan);
         }
-        if (!(head = header(place, bytes, n, &at)))
+        if (!(head = header(place, bytes, n, &at))) {
+            if (c->known.shared) {
+                out_pass(&out, start);
+                out_drop(&out, n);
+            }
             break;
+        }
         message = &backend_messages[head[0]];
         length = big_endian(head + 1);
         if (!backend_length_ok(message, length)) {
             give_up(s);
-            return refuse(scan, invalid_server_length, place, start, at);
+            return finish(&out, refuse(scan, invalid_server_length, place, start, at), scan);
         }
         s->type = head[0];
-        heed(s, message);
+        swallow = heed(c, s, message);
         place->remaining = length - 4u;
+        if (c->known.shared) {
+                if (s->prepared.failing && length > LONGEST_ERROR)
+                prepared_let_go(&s->prepared);
+            header_seen(s, swallow, head, start, at, split, &out);
+            if (head[0] == 'C' && (length == 16 || length == 19))
+                s->tag_length = (uint8_t)(length - 4u);
+        }
     }
-    return n;
+    return finish(&out, n, scan);
 }
 
 /* -------------------------------------------------------------------------------- the standing */
@@ -429,9 +695,12 @@ static int pg_standing(const void *client, const void *server)
 
     if (s->flags & UNSURE)
         return TB_UNSURE;
-    if (s->count || (s->flags & (SKIPPING | COPY_IN)) || midway(&s->place) || midway(&c->place))
+    if (s->account.count || (s->flags & (SKIPPING | COPY_IN)) || midway(&s->place) ||
+        midway(&c->place) || c->known.held.length)
         return TB_BUSY;
-    return s->flags & (UNSYNCED | IN_TRANSACTION) ? TB_OPEN : TB_APART;
+    if (s->flags & (UNSYNCED | IN_TRANSACTION) || s->prepared.large_unnamed)
+        return TB_OPEN;
+    return TB_APART;
 }
 
 static int pg_last_words(const void *server)
@@ -443,18 +712,56 @@ static int pg_last_words(const void *server)
     return s->type == 'E' ? TB_WORDS_ERROR : TB_WORDS_WHOLE;
 }
 
-static void pg_server_free(void *server)
+static void *pg_shared_new(uint64_t limit)
 {
-    struct server *s = server;
+    return limit ? shared_new(limit < UINT32_MAX ? (uint32_t)limit : UINT32_MAX) : NULL;
+}
 
-    free(s->many);
-    s->many = NULL;
+static void pg_shared_free(void *shared)
+{
+    shared_free(shared);
+}
+
+static void pg_client_new(void *client, void *shared)
+{
+    ((struct client *)client)->known.shared = shared;
+}
+
+static void pg_client_free(void *client)
+{
+    known_free(&((struct client *)client)->known);
+}
+
+static void pg_server_new(void *server, void *shared)
+{
+    ((struct server *)server)->prepared.shared = shared;
 }
 
 static void pg_server_fresh(void *server)
 {
-    pg_server_free(server);
-    memset(server, 0, sizeof(struct server));
+    struct server *s = server;
+
+    drop_all(s);
+    free(s->account.many);
+    prepared_fresh(&s->prepared);
+    s->place = (struct place){0};
+    s->type = s->flags = s->tag_length = 0;
+    s->collecting = false;
+    s->account.many = NULL;
+    s->account.first = 0;
+}
+
+static void pg_server_handled(void *server)
+{
+    prepared_handled(&((struct server *)server)->prepared);
+}
+
+static void pg_server_free(void *server)
+{
+    struct server *s = server;
+
+    pg_server_fresh(s);
+    prepared_free(&s->prepared);
 }
 
 /* Declared here too: cffi's generated file has the same line, and needs no header for it. */
@@ -466,13 +773,19 @@ const struct tb_framing *pg_framing(void)
         .abi = TB_FRAMING_ABI,
         .client_size = sizeof(struct client),
         .server_size = sizeof(struct server),
+        .shared_new = pg_shared_new,
+        .shared_free = pg_shared_free,
+        .client_new = pg_client_new,
+        .client_free = pg_client_free,
+        .server_new = pg_server_new,
+        .server_free = pg_server_free,
         .opening = pg_opening,
         .from_client = pg_from_client,
         .from_server = pg_from_server,
         .standing = pg_standing,
         .last_words = pg_last_words,
         .server_fresh = pg_server_fresh,
-        .server_free = pg_server_free,
+        .server_handled = pg_server_handled,
     };
     return &framing;
 }

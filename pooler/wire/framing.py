@@ -1,4 +1,8 @@
-"""The framing of PostgreSQL's messages (framing.c), for a multiplexer."""
+"""The framing of PostgreSQL's messages (framing.c), for a multiplexer.
+
+Its option is how many prepared statements there may be on a server (statements.c); 0: they are not
+looked at.
+"""
 
 from pooler.wire._framing import ffi, lib
 

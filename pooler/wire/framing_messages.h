@@ -19,7 +19,7 @@
 #define SERVER_MESSAGE (MAX_ALLOC - 1u + 4u)
 
 /* Entries of the account: a bit each, so that sets of them are masks. */
-enum entry {
+enum entry_kind {
     MARKER = 0, /* CopyDone or CopyFail */
     PARSE = 1,
     BIND = 2,

@@ -33,6 +33,7 @@ def test_the_defaults() -> None:
         "max_logins": 1000,
         "max_servers": 20,
         "min_servers": 0,
+        "max_prepared_statements": 200,
         "query_wait_timeout": 120,
         "server_connect_timeout": 15,
         "server_idle_timeout": 600,

@@ -3,13 +3,13 @@
  * Ten million frames, from the project's root:
  *
  *   cc -std=gnu11 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined \
- *      -Itrio_backends/engine pooler/wire/framing.c tests/fuzz/fuzz_framing.c -o /tmp/fuzz_framing
+ *      -Itrio_backends/engine pooler/wire/{framing,statements,memory}.c tests/fuzz/fuzz_framing.c -o /tmp/fuzz_framing
  *   /tmp/fuzz_framing 10000000 1       # frames, seed
  *
  * Guided by coverage, until stopped:
  *
  *   clang -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined -DLIBFUZZER \
- *      -Itrio_backends/engine pooler/wire/framing.c tests/fuzz/fuzz_framing.c -o /tmp/fuzz_framing
+ *      -Itrio_backends/engine pooler/wire/{framing,statements,memory}.c tests/fuzz/fuzz_framing.c -o /tmp/fuzz_framing
  *   /tmp/fuzz_framing
  *
  * Two framings hear the same conversation: one in the pieces in which it was written, one cut into
@@ -161,12 +161,15 @@ static struct pair new_pair(void)
     struct pair pair = {calloc(1, framing->client_size), calloc(1, framing->server_size)};
 
     CHECK(pair.client && pair.server);
+    framing->client_new(pair.client, NULL);
+    framing->server_new(pair.server, NULL);
     framing->server_fresh(pair.server);
     return pair;
 }
 
 static void free_pair(struct pair *pair)
 {
+    framing->client_free(pair->client);
     framing->server_free(pair->server);
     free(pair->client);
     free(pair->server);

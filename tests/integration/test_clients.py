@@ -18,8 +18,6 @@ from tests.support.pooler import PoolerProcess
 from tests.support.postgres import EmbeddedPostgres, connect, create_database
 
 DATABASE = "clients"
-# Named prepared statements need a server of one's own, and drivers make them behind one's back.
-UNPREPARED: dict[str, Any] = {"prepare_threshold": None}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +39,7 @@ def table(pg: EmbeddedPostgres) -> None:
 @pytest.fixture
 def conn(pooler: PoolerProcess, table: None) -> Iterator[psycopg.Connection[Any]]:
     """psycopg's own way: a transaction begins with the first statement."""
-    with psycopg.connect(pooler.dsn(DATABASE), **UNPREPARED) as connection:
+    with psycopg.connect(pooler.dsn(DATABASE)) as connection:
         yield connection
 
 
@@ -224,7 +222,7 @@ def test_psycopg_notices(conn: psycopg.Connection[Any]) -> None:
 
 def test_psycopg_async(pooler: PoolerProcess, table: None) -> None:
     async def client(number: int) -> int:
-        conn = await psycopg.AsyncConnection.connect(pooler.dsn(DATABASE), **UNPREPARED)
+        conn = await psycopg.AsyncConnection.connect(pooler.dsn(DATABASE))
         async with conn:
             total = 0
             for n in range(20):
@@ -253,7 +251,7 @@ def test_psycopg_async(pooler: PoolerProcess, table: None) -> None:
 
 def test_asyncpg(pooler: PoolerProcess, table: None) -> None:
     async def client(number: int) -> None:
-        conn = await asyncpg.connect(**pooler.place, database=DATABASE, statement_cache_size=0)
+        conn = await asyncpg.connect(**pooler.place, database=DATABASE)
         try:
             async with conn.transaction():
                 await conn.execute("INSERT INTO items VALUES ($1, $2)", number, "asyncpg")
@@ -305,3 +303,12 @@ def test_pgbench(
     assert found is not None and int(found[1]) == int(found[2]) == total, done.stdout
     assert "failed transactions: 0 " in done.stdout, done.stdout
     assert "error" not in done.stderr, done.stderr
+
+
+def test_pgbench_prepared(pooler: PoolerProcess, pgbench_path: Path, bench_tables: None) -> None:
+    """pgbench waits for the answer to each Parse and lets all others wait meanwhile, so that there
+    may be no more clients than servers if clients keep theirs."""
+    done = run(pooler, pgbench_path, "-n", "-S", "-c", "20", "-t", "50", "-M", "prepared")
+    assert done.returncode == 0, done.stderr
+    assert "actually processed: 1000/1000" in done.stdout, done.stdout
+    assert "failed transactions: 0 " in done.stdout, done.stdout

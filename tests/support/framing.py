@@ -32,8 +32,10 @@ class EngineFraming:
     """A client and a server that are joined, their state in memory as the engine provides it."""
 
     def __init__(self) -> None:
-        self._client = _zeroed(FRAMING.client_size)
+        self._client = ffi.gc(_zeroed(FRAMING.client_size), FRAMING.client_free)
         self._server = ffi.gc(_zeroed(FRAMING.server_size), FRAMING.server_free)
+        FRAMING.client_new(self._client, ffi.NULL)
+        FRAMING.server_new(self._server, ffi.NULL)
         FRAMING.server_fresh(self._server)
 
     def opening(self, data: bytes) -> Scan:
@@ -61,6 +63,58 @@ class EngineFraming:
         scan = ffi.new("struct tb_scan *")
         consumed = function(self._client, self._server, _exactly(data), len(data), scan)
         return _scan(scan, consumed)
+
+
+class Shared:
+    """What the clients and servers of one multiplexer have in common."""
+
+    def __init__(self, limit: int) -> None:
+        self.pointer = ffi.gc(FRAMING.shared_new(limit), FRAMING.shared_free)
+
+
+class Member:
+    """A client's or a server's state, alone: they can be joined as one likes."""
+
+    def __init__(self, shared: Shared, *, client: bool) -> None:
+        self._shared = shared  # outlives it
+        size = FRAMING.client_size if client else FRAMING.server_size
+        self._free = FRAMING.client_free if client else FRAMING.server_free
+        self.pointer = _zeroed(size)
+        (FRAMING.client_new if client else FRAMING.server_new)(self.pointer, shared.pointer)
+
+    def close(self) -> None:
+        self._free(self.pointer)
+
+
+class Passed(NamedTuple):
+    """What a scan let on, byte for byte, and how much of the chunk it took."""
+
+    verdict: str
+    consumed: int
+    on: bytes
+    why: str | None
+
+
+def let_pass(client: Member, server: Member, data: bytes, *, from_client: bool) -> Passed:
+    scan = ffi.new("struct tb_scan *")
+    function = FRAMING.from_client if from_client else FRAMING.from_server
+    consumed = function(client.pointer, server.pointer, _exactly(data), len(data), scan)
+    assert consumed <= len(data)
+    verdict = VERDICTS[scan.verdict]
+    assert (verdict == "GO") == (consumed == len(data))
+    on = data[:consumed]
+    if scan.instead != ffi.NULL:
+        on = bytes(ffi.buffer(scan.instead, scan.instead_length))
+    why = None if scan.why == ffi.NULL else ffi.string(scan.why).decode()
+    return Passed(verdict, consumed, on, why)
+
+
+def standing_of(client: Member, server: Member) -> str:
+    return STANDINGS[FRAMING.standing(client.pointer, server.pointer)]
+
+
+def make_fresh(server: Member) -> None:
+    FRAMING.server_fresh(server.pointer)
 
 
 def _zeroed(size: int):

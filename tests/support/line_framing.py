@@ -14,16 +14,24 @@ from cffi import FFI
 ffi = FFI()
 ffi.cdef(
     """
-    struct tb_scan { int verdict; uint32_t answered; const char *why; };
+    struct tb_scan {
+        int verdict; uint32_t answered; const char *why; const uint8_t *instead; size_t length;
+    };
     struct tb_framing {
         uint32_t abi, client_size, server_size;
+        void *(*shared_new)(uint64_t);
+        void (*shared_free)(void *);
+        void (*client_new)(void *, void *);
+        void (*client_free)(void *);
+        void (*server_new)(void *, void *);
+        void (*server_free)(void *);
         int (*opening)(const void *, const uint8_t *, size_t, struct tb_scan *);
         size_t (*from_client)(void *, void *, const uint8_t *, size_t, struct tb_scan *);
         size_t (*from_server)(void *, void *, const uint8_t *, size_t, struct tb_scan *);
         int (*standing)(const void *, const void *);
         int (*last_words)(const void *);
         void (*server_fresh)(void *);
-        void (*server_free)(void *);
+        void (*server_handled)(void *);
     };
     struct client { char half; };
     struct server { uint32_t owed; char half, open, error; };
@@ -117,14 +125,19 @@ def server_fresh(server: Any) -> None:
 
 
 @_callback("void(void *)")
-def server_free(_server: Any) -> None:
-    """Nothing was allocated."""
+def nothing(_member: Any) -> None:
+    """Nothing was allocated, nothing is to be known."""
+
+
+@_callback("void(void *, void *)")
+def new(_member: Any, _shared: Any) -> None:
+    """Zeroed memory is what there is to begin with."""
 
 
 _TABLE = ffi.new(
     "struct tb_framing *",
     {
-        "abi": 1,
+        "abi": 2,
         "client_size": ffi.sizeof("struct client"),
         "server_size": ffi.sizeof("struct server"),
         "opening": opening,
@@ -133,7 +146,11 @@ _TABLE = ffi.new(
         "standing": standing,
         "last_words": last_words,
         "server_fresh": server_fresh,
-        "server_free": server_free,
+        "server_handled": nothing,
+        "client_new": new,
+        "client_free": nothing,
+        "server_new": new,
+        "server_free": nothing,
     },
 )
 LINE_FRAMING = int(ffi.cast("uintptr_t", _TABLE))

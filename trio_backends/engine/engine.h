@@ -357,6 +357,7 @@ void tb_stream_gone(struct tb_stream *);
 /* For owners. */
 void tb_stream_want(struct tb_stream *, bool);
 void tb_stream_push(struct tb_stream *, struct tb_lent *, size_t n); /* the first n go out */
+void tb_stream_push_copy(struct tb_stream *, const uint8_t *, size_t n);
 /* Moves the first n bytes that `from` received and nobody took to the output of `to`. */
 void tb_stream_move(struct tb_stream *from, struct tb_stream *to, size_t n);
 void tb_stream_mark_dirty(struct tb_stream *);
@@ -414,8 +415,9 @@ struct tb_mux_stats {
     uint64_t wait_histogram[TB_BUCKETS], busy_histogram[TB_BUCKETS];
 };
 
-/* sticky: a server stays with its client until the client leaves. */
-struct tb_mux *tb_mux_new(struct tb_engine *, const struct tb_framing *, bool sticky);
+/* sticky: a server stays with its client until the client leaves. option: for the framing. */
+struct tb_mux *tb_mux_new(struct tb_engine *, const struct tb_framing *, bool sticky,
+                          uint64_t option);
 void tb_mux_free(struct tb_mux *); /* every member must have been removed */
 uint64_t tb_mux_token(const struct tb_mux *);
 void tb_mux_limit(struct tb_mux *, const struct tb_mux_limits *);

@@ -2,8 +2,9 @@
  *
  * The engine knows no protocol. A framing is a table of functions, given to a multiplexer when it is
  * made, that scans each byte once, in order, on its way from a client to the server it is joined with
- * and back, and says when the two may part. It never waits, and it allocates only what its own state
- * needs; the state of either side is memory that the engine provides, zeroed when it is new.
+ * and back, and says when the two may part. It may put other bytes in the place of those that came.
+ * It never waits, and it allocates only what its own state needs; the state of either side is memory
+ * that the engine provides, zeroed when it is new.
  *
  * Chunks end anywhere: a scan must carry a message header split between two of them.
  */
@@ -13,14 +14,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TB_FRAMING_ABI 1
+#define TB_FRAMING_ABI 2
 
 /* What a scan says of the bytes it was given. */
 enum tb_verdict {
     TB_GO = 0, /* from_*: all of them may go on. opening: the client needs a server */
     TB_MORE,   /* opening only: too few bytes to tell */
     TB_LEAVE,  /* the client says goodbye; the bytes from there on go nowhere */
-    TB_FULL,   /* too many unanswered requests: keep the rest until some are answered */
+    TB_FULL,   /* what comes next cannot go on before answers have come: keep the rest until then */
     TB_BAD,    /* the protocol is violated at the byte after those consumed; why says how */
 };
 
@@ -28,6 +29,10 @@ struct tb_scan {
     int verdict;        /* enum tb_verdict */
     uint32_t answered;  /* requests that were answered completely within this scan */
     const char *why;    /* TB_BAD: a static string, in the words a client may see */
+    /* Not NULL: these bytes go on in the place of those consumed. Good until the next call of any
+     * function of the framing. */
+    const uint8_t *instead;
+    size_t instead_length;
 };
 
 /* How a joined client and server stand to each other, between chunks. */
@@ -50,6 +55,16 @@ struct tb_framing {
     uint32_t client_size; /* bytes of state per client and per server */
     uint32_t server_size;
 
+    /* What the members of one multiplexer have in common; may be NULL, both. `option` is a number that
+     * the multiplexer was made with, and that the framing understands. */
+    void *(*shared_new)(uint64_t option);
+    void (*shared_free)(void *shared);
+
+    void (*client_new)(void *client, void *shared);
+    void (*client_free)(void *client); /* gives back what the state itself allocated */
+    void (*server_new)(void *server, void *shared);
+    void (*server_free)(void *server);
+
     /* The first bytes of a message from a client that is joined with no server. Consumes nothing. */
     int (*opening)(const void *client, const uint8_t *bytes, size_t n, struct tb_scan *scan);
 
@@ -62,10 +77,11 @@ struct tb_framing {
     int (*standing)(const void *client, const void *server);
     int (*last_words)(const void *server);
 
-    /* The server parts from its client (standing() said TB_APART) or is new: nothing is owed. */
+    /* The server parts from its client (standing() said TB_APART), or Python has made it clean:
+     * nothing is owed. */
     void (*server_fresh)(void *server);
-    /* Gives back what the state itself allocated; it may be used again after server_fresh. */
-    void (*server_free)(void *server);
+    /* Python has had the server to itself, and may have run statements on it. */
+    void (*server_handled)(void *server);
 };
 
 #endif

@@ -18,6 +18,7 @@ static struct tb_member *member_new(struct tb_mux *mux, struct tb_stream *stream
 void tb_mux_add_client(struct tb_mux *mux, struct tb_stream *stream)
 {
     struct tb_member *client = member_new(mux, stream, mux->framing->client_size);
+    mux->framing->client_new(client->framing, mux->shared);
     client->client = true;
     mux->stats.clients++;
     mux_admit(client);
@@ -25,7 +26,8 @@ void tb_mux_add_client(struct tb_mux *mux, struct tb_stream *stream)
 
 void tb_mux_add_server(struct tb_mux *mux, struct tb_stream *stream)
 {
-    member_new(mux, stream, mux->framing->server_size);
+    struct tb_member *server = member_new(mux, stream, mux->framing->server_size);
+    mux->framing->server_new(server->framing, mux->shared);
     mux->stats.servers++;
     tb_server_ready(stream);
 }
@@ -41,6 +43,7 @@ void tb_server_ready(struct tb_stream *stream)
     } else if (stream->in.first) {
         mux_park(server, TB_SERVER_SPOKE);
     } else {
+        server->mux->framing->server_handled(server->framing);
         mux_free_server(server);
         mux_serve(server->mux);
     }
@@ -60,6 +63,7 @@ static void remove_client(struct tb_member *client)
 {
     if (client->state != CLIENT_GONE)
         mux_client_gone(client, 0); /* whoever takes it out knows */
+    client->mux->framing->client_free(client->framing);
     client->mux->stats.clients--;
 }
 
@@ -147,7 +151,8 @@ bool tb_server_goodbye(const struct tb_stream *stream)
 
 /* ---------------------------------------------------------------- the multiplexer itself */
 
-struct tb_mux *tb_mux_new(struct tb_engine *engine, const struct tb_framing *framing, bool sticky)
+struct tb_mux *tb_mux_new(struct tb_engine *engine, const struct tb_framing *framing, bool sticky,
+                          uint64_t option)
 {
     if (framing->abi != TB_FRAMING_ABI)
         return NULL;
@@ -155,6 +160,8 @@ struct tb_mux *tb_mux_new(struct tb_engine *engine, const struct tb_framing *fra
     mux->engine = engine;
     mux->framing = framing;
     mux->sticky = sticky;
+    if (framing->shared_new)
+        mux->shared = framing->shared_new(option);
     mux->token = engine->next_token++;
     mux->next = engine->muxes;
     if (mux->next)
@@ -171,6 +178,8 @@ void tb_mux_free(struct tb_mux *mux)
         mux->engine->muxes = mux->next;
     if (mux->next)
         mux->next->prev = mux->prev;
+    if (mux->framing->shared_free)
+        mux->framing->shared_free(mux->shared);
     free(mux);
 }
 

@@ -176,7 +176,12 @@ static bool pump(struct tb_member *client)
         size_t length = segment->length;
         size_t n = mux->framing->from_client(client->framing, server->framing, segment->bytes,
                                              length, &scan);
-        tb_stream_move(client->stream, server->stream, n);
+        if (scan.instead) {
+            tb_stream_push_copy(server->stream, scan.instead, scan.instead_length);
+            tb_queue_drop(mux->engine, &client->stream->in, n);
+        } else {
+            tb_stream_move(client->stream, server->stream, n);
+        }
         if (n < length)
             return client_held_up(client, &scan);
     }
@@ -307,6 +312,16 @@ static void consider_parting(struct tb_member *client)
     }
 }
 
+/* What was consumed goes out, or what the framing puts in its place. */
+static void push(struct tb_stream *stream, struct tb_lent *lent, size_t n,
+                 const struct tb_scan *scan)
+{
+    if (scan->instead)
+        tb_stream_push_copy(stream, scan->instead, scan->instead_length);
+    else
+        tb_stream_push(stream, lent, n);
+}
+
 /* ---------------------------------------------------------------- bytes from clients */
 
 static void forward(struct tb_member *client, struct tb_lent *lent)
@@ -323,7 +338,7 @@ static void forward(struct tb_member *client, struct tb_lent *lent)
         begin_busy(client);
         size_t n = mux->framing->from_client(client->framing, server->framing, lent->bytes,
                                              lent->length, &scan);
-        tb_stream_push(server->stream, lent, n);
+        push(server->stream, lent, n, &scan);
         if (n < lent->length) {
             if (scan.verdict == TB_FULL)
                 tb_queue_copy(mux->engine, &stream->in, lent->bytes + n, lent->length - n);
@@ -402,7 +417,7 @@ static void server_received(struct tb_stream *stream, struct tb_lent *lent)
     struct tb_scan scan = {0};
     size_t n = mux->framing->from_server(client->framing, server->framing, lent->bytes,
                                          lent->length, &scan);
-    tb_stream_push(client->stream, lent, n);
+    push(client->stream, lent, n, &scan);
     mux->stats.requests += scan.answered;
     if (n < lent->length) {
         server->why = scan.why;

@@ -33,6 +33,7 @@ struct tb_mux {
     struct tb_engine *engine;
     struct tb_mux *prev, *next;
     const struct tb_framing *framing;
+    void *shared; /* the framing's */
     struct tb_mux_limits limits;
     struct list clients_idle, clients_open, waiting, servers_idle;
     uint64_t token;

@@ -423,6 +423,14 @@ void tb_stream_push(struct tb_stream *stream, struct tb_lent *lent, size_t n)
     note_growth(stream);
 }
 
+void tb_stream_push_copy(struct tb_stream *stream, const uint8_t *bytes, size_t n)
+{
+    if (!n || stream->error)
+        return;
+    tb_queue_copy(stream->engine, &stream->out, bytes, n);
+    note_growth(stream);
+}
+
 void tb_stream_move(struct tb_stream *from, struct tb_stream *to, size_t n)
 {
     struct tb_engine *engine = from->engine;

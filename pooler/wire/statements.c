@@ -1,0 +1,592 @@
+/* Prepared statements of clients that share servers.
+ *
+ * A client may meet another server in each transaction, and PostgreSQL keeps prepared statements by
+ * server. So every named statement that a client prepares is remembered by its text and parameter
+ * types (one copy, however many clients prepare it), and each server knows it under a label of ours.
+ * Names are rewritten on the way; a statement that a server lacks is prepared on it just before it is
+ * needed, by a Parse of ours whose answer is swallowed.
+ *
+ * What is sent in the place of what (the answers to what is in brackets are swallowed):
+ *
+ *   Parse name      [Close label] Parse label    a real one, always: it fails when PostgreSQL's would
+ *   Parse name,     [Close TWICE] [Parse TWICE] Parse TWICE    fails as PostgreSQL's does: 42P05
+ *     in use
+ *   Bind, Describe  [Close label] [Parse label] Bind label     in brackets: where the server lacks it
+ *   Close name      Close NOBODY      nothing is closed, and CloseComplete comes at its place
+ *   Bind ""         [Parse ""] Bind ""    where the unnamed statement there is another's
+ *
+ * The Close before a Parse costs nothing that matters (a statement is prepared once per server), and
+ * makes sure that our idea of what a server has, should it be wrong, harms nobody.
+ *
+ * When things are true
+ * --------------------
+ * The server answers in order, and skips what follows an error up to the next Sync. So what a request
+ * will change (who has what under which name) is noted in its entry of the account, and becomes true
+ * when it has been answered. A request that depends on one not yet answered can rely on it when no
+ * Sync stands between them: if the first fails, the second is skipped. Beyond a Sync it cannot, and
+ * waits (TOLD_LATER) for the answers, which a Sync brings for certain.
+ *
+ * An error may quote a label: 'prepared statement "_tp7" does not exist'. The client's name is put in
+ * its place.
+ *
+ * The unnamed statement is treated alike, by its text: a client that binds it in a later transaction
+ * gets it prepared again. One whose text is too large to be remembered keeps its server instead
+ * (`large_unnamed`), until it is replaced.
+ */
+#include "statements.h"
+#include "framing_messages.h"
+#include "memory.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#define TWICE_LABEL LABEL "2"
+#define NOBODYS_LABEL LABEL "0"
+#define ESCAPE LABEL "?" /* before a client's own name that looks like a label */
+
+#define LONGEST_NAMES 10000u         /* bytes in which the names in a Bind must end */
+#define LARGEST_TEXT (16u << 20)     /* of a named statement */
+#define LARGEST_UNNAMED (64u << 10)  /* of an unnamed one that is remembered */
+#define MOST_NAMES 100000u           /* of one client */
+#define MOST_BYTES ((size_t)256 << 20)
+
+/* ------------------------------------------------------------------------- when it is answered */
+
+void entry_release(struct entry *entry)
+{
+    name_drop(entry->name);
+    statement_drop(entry->statement);
+    entry->name = NULL;
+    entry->statement = NULL;
+    entry->does = 0;
+}
+
+void entry_done(struct known *known, struct prepared *prepared, struct entry *entry)
+{
+    if (entry->does & PREPARES)
+        prepared_add(prepared, entry->statement);
+    if (entry->does & DISMISSES)
+        prepared_remove(prepared, entry->statement);
+    if (entry->does & NAMES)
+        known_add(known, entry->name);
+    if (entry->does & UNNAMES)
+        known_remove(known, entry->name);
+    if (entry->does & (SETS_UNNAMED | DROPS_UNNAMED)) {
+        set_unnamed(&prepared->unnamed, entry->statement);
+        set_unnamed(&known->unnamed, entry->statement);
+        prepared->large_unnamed = entry->does & SETS_UNNAMED && !entry->statement;
+        prepared->stray_unnamed = false;
+    }
+    entry_release(entry);
+}
+
+void entry_failed(struct known *known, struct prepared *prepared, struct entry *entry, bool failed)
+{
+    if (failed && entry->does & SETS_UNNAMED) { /* the former one is gone all the same */
+        set_unnamed(&prepared->unnamed, NULL);
+        if (!(entry->does & SWALLOWED_ANSWER))
+            set_unnamed(&known->unnamed, NULL);
+        prepared->large_unnamed = prepared->stray_unnamed = false;
+    }
+    entry_release(entry);
+}
+
+bool entry_has_label(const struct entry *entry)
+{
+    return entry->name;
+}
+
+void statements_forget(struct known *known, struct prepared *prepared)
+{
+    known_clear(known);
+    prepared_clear(prepared);
+}
+
+/* ------------------------------------------------------------------------ what is not yet true */
+
+struct outlook {
+    const struct entry *entry; /* the last that changes what was asked about; NULL: none does */
+    bool beyond;               /* a Sync stands between it and what comes now */
+};
+
+static struct outlook look(struct account *account, bool (*concerns)(const struct entry *, const void *),
+                           const void *what)
+{
+    bool beyond = false;
+
+    for (uint32_t i = account->does_count ? account->count : 0; i-- > 0;) {
+        const struct entry *entry = account_at(account, i);
+
+        if (entry->does && concerns(entry, what))
+            return (struct outlook){entry, beyond};
+        beyond |= entry->kind & READIED;
+    }
+    return (struct outlook){0};
+}
+
+struct text {
+    const uint8_t *bytes;
+    size_t length;
+};
+
+static bool concerns_name(const struct entry *entry, const void *what)
+{
+    const struct text *text = what;
+
+    return entry->does & (NAMES | UNNAMES) && is_called(entry->name, text->bytes, text->length);
+}
+
+static bool concerns_statement(const struct entry *entry, const void *what)
+{
+    return entry->does & (PREPARES | DISMISSES) && entry->statement == what;
+}
+
+static bool concerns_unnamed(const struct entry *entry, const void *what)
+{
+    (void)what;
+    return entry->does & (SETS_UNNAMED | DROPS_UNNAMED);
+}
+
+static bool concerns_everything(const struct entry *entry, const void *what)
+{
+    (void)what;
+    return entry->does & FORGETS;
+}
+
+bool statements_may_end(const uint8_t *text, size_t n)
+{
+    static const char *const words[] = {"discard", "deallocate"};
+
+    for (size_t i = 0; i < n; i++)
+        for (int w = 0; (text[i] | 32) == 'd' && w < 2; w++)
+            if (n - i >= strlen(words[w]) &&
+                !strncasecmp((const char *)text + i, words[w], strlen(words[w])))
+                return true;
+    return false;
+}
+
+/* ---------------------------------------------------------------------------------- requests */
+
+static void put_message(struct out *out, uint8_t type, size_t body)
+{
+    size_t length = body + 4;
+    uint8_t head[HEADER] = {type, (uint8_t)(length >> 24), (uint8_t)(length >> 16),
+                            (uint8_t)(length >> 8), (uint8_t)length};
+
+    out_put(out, head, HEADER);
+}
+
+struct request {
+    struct known *known;
+    struct prepared *prepared;
+    struct account *account;
+    struct out *out;
+    const uint8_t *message;
+    size_t have;
+    uint32_t length;
+};
+
+static struct entry *enter_with(const struct request *r, uint8_t kind, uint8_t does,
+                                struct statement *statement, struct name *name)
+{
+    struct entry *entry = account_add(r->account, kind);
+
+    entry->does = does;
+    entry->statement = statement_keep(statement);
+    entry->name = name_keep(name);
+    r->account->does_count += does != 0;
+    r->account->swallows += (does & SWALLOWED_ANSWER) != 0;
+    return entry;
+}
+
+static void put_close(const struct request *r, const char *label, struct statement *statement,
+                      uint8_t does)
+{
+    size_t length = strlen(label) + 1;
+
+    put_message(r->out, 'C', 1 + length);
+    out_put(r->out, "S", 1);
+    out_put(r->out, label, length);
+    enter_with(r, CLOSE, SWALLOWED_ANSWER | does, statement, NULL);
+}
+
+static void put_parse(const struct request *r, const char *label, const void *text, size_t n)
+{
+    size_t length = strlen(label) + 1;
+
+    put_message(r->out, 'P', length + n);
+    out_put(r->out, label, length);
+    out_put(r->out, text, n);
+}
+
+/* One more is about to be prepared: the one not used for longest gives way. */
+static void make_room(const struct request *r)
+{
+    struct slot *oldest = r->prepared->oldest;
+
+    if (r->prepared->count >= r->prepared->shared->limit && oldest &&
+        !look(r->account, concerns_statement, oldest->statement).entry)
+        put_close(r, oldest->statement->label, oldest->statement, DISMISSES);
+}
+
+/* The server has it when what comes now is handled, or TOLD_LATER. */
+static enum told provide(const struct request *r, struct statement *statement)
+{
+    struct outlook outlook = look(r->account, concerns_statement, statement);
+
+    if (outlook.entry && outlook.beyond)
+        return TOLD_LATER;
+    if (outlook.entry ? outlook.entry->does & PREPARES : prepared_use(r->prepared, statement))
+        return TOLD;
+    make_room(r);
+    put_close(r, statement->label, statement, DISMISSES);
+    put_parse(r, statement->label, statement->text, statement->length);
+    enter_with(r, PARSE, SWALLOWED_ANSWER | PREPARES, statement, NULL);
+    return TOLD;
+}
+
+/* The name as the client will know it then; *later if that is not certain. */
+static struct name *find(const struct request *r, struct text text, bool *later)
+{
+    struct outlook outlook = look(r->account, concerns_name, &text);
+    struct name *name;
+
+    *later = outlook.entry && outlook.beyond;
+    if (outlook.entry)
+        return outlook.entry->does & NAMES ? outlook.entry->name : NULL;
+    name = known_find(r->known, text.bytes, text.length);
+    *later = name && look(r->account, concerns_everything, NULL).entry;
+    return name;
+}
+
+static bool looks_like_a_label(struct text text)
+{
+    return text.length >= strlen(LABEL) && !memcmp(text.bytes, LABEL, strlen(LABEL));
+}
+
+/* The bytes from `at` on up to a NUL; false if there is none. */
+static bool string_at(const struct request *r, size_t at, struct text *text)
+{
+    const uint8_t *end = at < r->have ? memchr(r->message + at, 0, r->have - at) : NULL;
+
+    if (!end)
+        return false;
+    *text = (struct text){r->message + at, (size_t)(end - r->message) - at};
+    return true;
+}
+
+/* The message with another name in the place of that one, as much of it as is there. */
+static bool put_renamed(const struct request *r, struct text text, const char *before,
+                        const void *name, size_t n)
+{
+    size_t start = (size_t)(text.bytes - r->message), end = start + text.length;
+    size_t extra = strlen(before) + n;
+    size_t body = (size_t)r->length - 4 - text.length + extra;
+
+    if (body + 4 > LARGE_MESSAGE)
+        return false;
+    put_message(r->out, r->message[0], body);
+    out_put(r->out, r->message + HEADER, start - HEADER);
+    out_put(r->out, before, strlen(before));
+    out_put(r->out, name, n);
+    out_put(r->out, r->message + end, r->have - end);
+    return true;
+}
+
+static void put_as_it_is(const struct request *r)
+{
+    out_put(r->out, r->message, r->have);
+}
+
+/* A name that we know nothing of: PostgreSQL may (PREPARE), and if not, says so in its words. */
+static bool put_unknown(const struct request *r, struct text text, uint8_t kind)
+{
+    struct name *name;
+
+    if (!looks_like_a_label(text)) {
+        put_as_it_is(r);
+        enter_with(r, kind, 0, NULL, NULL);
+        return true;
+    }
+    if (!put_renamed(r, text, ESCAPE, text.bytes, text.length))
+        return false;
+    name = name_new(text.bytes, text.length, NULL);
+    enter_with(r, kind, 0, NULL, name);
+    name_drop(name);
+    return true;
+}
+
+static const char too_long[] = "invalid message length";
+static const char too_many[] = "too many prepared statements";
+static const char too_large[] = "a prepared statement is too large";
+
+static enum told bad(const char **why, const char *what)
+{
+    *why = what;
+    return TOLD_BAD;
+}
+
+static enum told request_unnamed(const struct request *r, uint8_t kind)
+{
+    struct statement *wanted = r->known->unnamed, *there = r->prepared->unnamed;
+
+    /* While a change is under way both sides are of one mind: the server's. */
+    if (!look(r->account, concerns_unnamed, NULL).entry &&
+        (wanted != there || r->prepared->stray_unnamed)) {
+        if (wanted) {
+            put_parse(r, "", wanted->text, wanted->length);
+            enter_with(r, PARSE, SWALLOWED_ANSWER | SETS_UNNAMED, wanted, NULL);
+        } else {
+            put_close(r, "", NULL, DROPS_UNNAMED);
+        }
+    }
+    put_as_it_is(r);
+    enter_with(r, kind, 0, NULL, NULL);
+    return TOLD;
+}
+
+/* Bind, or Describe of a statement: the name begins at `text`. */
+static enum told request_use(const struct request *r, struct text text, uint8_t kind,
+                             const char **why)
+{
+    struct name *name;
+    bool later;
+
+    if (!text.length)
+        return request_unnamed(r, kind);
+    name = find(r, text, &later);
+    if (later)
+        return TOLD_LATER;
+    if (!name)
+        return put_unknown(r, text, kind) ? TOLD : bad(why, too_long);
+    if (provide(r, name->statement) == TOLD_LATER)
+        return TOLD_LATER;
+    if (!put_renamed(r, text, "", name->statement->label, strlen(name->statement->label)))
+        return bad(why, too_long);
+    enter_with(r, kind, 0, NULL, name);
+    return TOLD;
+}
+
+static enum told request_close(const struct request *r, struct text text, const char **why)
+{
+    struct name *name;
+    bool later;
+
+    if (!text.length) {
+        put_as_it_is(r);
+        enter_with(r, CLOSE, DROPS_UNNAMED, NULL, NULL);
+        return TOLD;
+    }
+    name = find(r, text, &later);
+    if (later)
+        return TOLD_LATER;
+    if (!name)
+        return put_unknown(r, text, CLOSE) ? TOLD : bad(why, too_long);
+    if (!put_renamed(r, text, "", NOBODYS_LABEL, strlen(NOBODYS_LABEL)))
+        return bad(why, too_long);
+    enter_with(r, CLOSE, UNNAMES, NULL, name);
+    return TOLD;
+}
+
+/* Whether what is behind the name in a Parse is as it has to be: a string, a count, so many types. */
+static bool well_formed(const uint8_t *text, size_t n)
+{
+    const uint8_t *end = memchr(text, 0, n);
+    size_t rest = end ? n - (size_t)(end - text) - 1 : 0;
+
+    return rest >= 2 && rest == 2 + 4 * ((size_t)end[1] << 8 | end[2]);
+}
+
+static enum told request_parse_unnamed(const struct request *r)
+{
+    const uint8_t *text = r->message + HEADER + 1;
+    uint32_t n = r->length - 5;
+    bool whole = r->have == (size_t)r->length + 1;
+    struct statement *statement = NULL;
+
+    if (whole && well_formed(text, n))
+        statement = intern(r->known->shared, text, n);
+    put_as_it_is(r);
+    enter_with(r, PARSE, SETS_UNNAMED, statement, NULL);
+    statement_drop(statement);
+    return TOLD;
+}
+
+static enum told request_parse(const struct request *r, struct text text, const char **why)
+{
+    const uint8_t *body = text.bytes + text.length + 1;
+    uint32_t n = (uint32_t)(r->message + r->have - body);
+    struct statement *statement;
+    struct name *name;
+    bool later;
+
+    name = find(r, text, &later);
+    if (later)
+        return TOLD_LATER;
+    if (name) {
+        put_close(r, TWICE_LABEL, NULL, 0);
+        put_parse(r, TWICE_LABEL, "\0\0", 3);
+        enter_with(r, PARSE, SWALLOWED_ANSWER, NULL, NULL);
+        put_parse(r, TWICE_LABEL, body, n);
+        enter_with(r, PARSE, 0, NULL, name);
+        return TOLD;
+    }
+    if (!well_formed(body, n))
+        return put_unknown(r, text, PARSE) ? TOLD : bad(why, too_long);
+    if (r->known->count >= MOST_NAMES)
+        return bad(why, too_many);
+    if (r->known->bytes + n > MOST_BYTES)
+        return bad(why, too_large);
+    statement = intern(r->known->shared, body, n);
+    name = name_new(text.bytes, text.length, statement);
+    if (look(r->account, concerns_statement, statement).entry == NULL)
+        if (!prepared_use(r->prepared, statement))
+            make_room(r);
+    put_close(r, statement->label, statement, DISMISSES);
+    put_parse(r, statement->label, statement->text, statement->length);
+    enter_with(r, PARSE, PREPARES | NAMES, statement, name);
+    name_drop(name);
+    return TOLD;
+}
+
+size_t statements_need(const uint8_t *message, size_t have, uint32_t length)
+{
+    size_t whole = (size_t)length + 1;
+    const uint8_t *end;
+
+    if (have >= whole)
+        return 0;
+    switch (message[0]) {
+    case 'C':
+    case 'D':
+        return whole;
+    case 'P':
+        if (have <= HEADER)
+            return HEADER + 1;
+        return whole > (message[HEADER] ? LARGEST_TEXT : LARGEST_UNNAMED) ? 0 : whole;
+    default: /* Bind: both of its names */
+        end = have > HEADER ? memchr(message + HEADER, 0, have - HEADER) : NULL;
+        if (end && memchr(end + 1, 0, have - (size_t)(end + 1 - message)))
+            return 0;
+        if (whole <= LONGEST_NAMES)
+            return whole;
+        return have < LONGEST_NAMES ? LONGEST_NAMES : 0;
+    }
+}
+
+static enum told ask(const struct request *r, const char **why)
+{
+    struct text text;
+    uint8_t what = r->have > HEADER ? r->message[HEADER] : 0;
+    size_t end = (size_t)r->length + 1;
+
+    switch (r->message[0]) {
+    case 'P':
+        if (r->length >= 5 && what == 0)
+            return request_parse_unnamed(r);
+        if (end > LARGEST_TEXT)
+            return bad(why, too_large);
+        if (string_at(r, HEADER, &text))
+            return request_parse(r, text, why);
+        break;
+    case 'B':
+        if (string_at(r, HEADER, &text) &&
+            string_at(r, HEADER + text.length + 1, &text))
+            return request_use(r, text, BIND, why);
+        if (r->have < end)
+            return bad(why, too_long); /* names longer than any */
+        break;
+    default: /* Close, Describe: what of, and its name, and nothing behind it */
+        if (what != 'S' || !string_at(r, HEADER + 1, &text) ||
+            (size_t)(text.bytes - r->message) + text.length + 1 != end)
+            break;
+        if (r->message[0] == 'C')
+            return request_close(r, text, why);
+        return request_use(r, text, DESCRIBE, why);
+    }
+    put_as_it_is(r); /* of a portal, or malformed: PostgreSQL says how */
+    enter_with(r, frontend_messages[r->message[0]].entry, 0, NULL, NULL);
+    return TOLD;
+}
+
+enum told statements_request(struct known *known, struct prepared *prepared,
+                             struct account *account, const uint8_t *message, size_t have,
+                             uint32_t length, struct out *out, const char **why)
+{
+    struct request request = {known, prepared, account, out, message, have, length};
+    size_t before = out->length;
+    bool on = out->on;
+    enum told told = ask(&request, why);
+
+    if (told == TOLD_LATER) { /* nothing was entered, and nothing is put */
+        out->length = before;
+        out->on = on;
+    }
+    return told;
+}
+
+void statements_rename(struct known *known, struct prepared *prepared, const uint8_t *message,
+                       size_t have, uint32_t length, struct out *out)
+{
+    struct request request = {known, prepared, NULL, out, message, have, length};
+    struct text text = {0};
+    struct name *name = NULL;
+    bool found = false;
+
+    if (message[0] == 'B')
+        found = string_at(&request, HEADER, &text) &&
+                string_at(&request, HEADER + text.length + 1, &text);
+    else if (message[0] != 'P' && have > HEADER && message[HEADER] == 'S')
+        found = string_at(&request, HEADER + 1, &text);
+    if (found && text.length)
+        name = known_find(known, text.bytes, text.length);
+    if (!name || !prepared_use(prepared, name->statement) ||
+        !put_renamed(&request, text, "", name->statement->label, strlen(name->statement->label)))
+        put_as_it_is(&request);
+}
+
+/* ------------------------------------------------------------------------------------ errors */
+
+static const uint8_t *search(const uint8_t *bytes, size_t n, const char *what)
+{
+    size_t length = strlen(what);
+
+    for (; n >= length; bytes++, n--)
+        if (!memcmp(bytes, what, length))
+            return bytes;
+    return NULL;
+}
+
+void statements_error(struct prepared *prepared, const uint8_t *message, size_t length,
+                      struct out *out)
+{
+    struct name *name = prepared->failing;
+    char quoted[LABEL_SIZE + 4];
+    const uint8_t *at = NULL;
+    size_t skip = 0;
+
+    prepared->failing = NULL;
+    if (name->statement) {
+        snprintf(quoted, sizeof quoted, "\"%s\"", name->statement->label);
+        at = search(message, length, quoted);
+        if (!at) {
+            snprintf(quoted, sizeof quoted, "\"%s\"", TWICE_LABEL);
+            at = search(message, length, quoted);
+        }
+        skip = strlen(quoted) - 2;
+    } else if ((at = search(message, length, "\"" ESCAPE))) {
+        skip = strlen(ESCAPE) + name->length;
+    }
+    if (at) {
+        at++; /* the quotation mark stays */
+        put_message(out, message[0], length - HEADER - skip + name->length);
+        out_put(out, message + HEADER, (size_t)(at - message) - HEADER);
+        out_put(out, name->text, name->length);
+        out_put(out, at + skip, (size_t)(message + length - at) - skip);
+    } else {
+        out_put(out, message, length);
+    }
+    name_drop(name);
+}
