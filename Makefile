@@ -107,6 +107,10 @@ lint: $(READY) ## ruff, mypy, import-linter, and our C with warnings as errors
 bench: $(READY) ## measure beside PgBouncer; ARGS passes arguments to bench.run
 	@$(PY) -m bench.run $(ARGS)
 
+.PHONY: bench-backends
+bench-backends: $(READY) ## measure trio_backends beside stock Trio, asyncio and uvloop; ARGS likewise
+	@$(PY) -m bench.backends.run $(ARGS)
+
 .PHONY: docs
 docs: $(READY) ## write docs/settings.md from the table of settings
 	@$(PY) -m pooler.config.reference > docs/settings.md
