@@ -88,6 +88,7 @@ struct server {
     uint8_t type; /* of the current or the last message */
     uint8_t flags;
     bool collecting;       /* an error, whole */
+    bool dropping;         /* a message that only we have asked for */
     uint8_t tag_length;    /* of a CommandComplete that is looked at; 0: none is */
     uint8_t tag[TAG_SIZE];
     struct account account;
@@ -249,6 +250,10 @@ static void fail(struct client *c, struct server *s)
         }
         if (s->account.count == 0)
             s->flags |= SKIPPING;
+    } else if (account_at(&s->account, 0)->does & UNNAMES) { /* a DEALLOCATE that has failed */
+        uncount(&s->account, account_at(&s->account, 0));
+        s->prepared.failing = name_keep(account_at(&s->account, 0)->name);
+        entry_release(account_at(&s->account, 0));
     }
 }
 
@@ -298,6 +303,11 @@ static inline bool heed(struct client *c, struct server *s, const struct backend
     return false;
 }
 
+static inline bool is_swallowed(struct server *s)
+{
+    return s->account.swallows && account_at(&s->account, 0)->does & SWALLOWED_ANSWER;
+}
+
 /* The body of ReadyForQuery. */
 static inline void ready(struct client *c, struct server *s, uint8_t status, struct tb_scan *scan)
 {
@@ -311,8 +321,7 @@ static inline void ready(struct client *c, struct server *s, uint8_t status, str
         return;
     }
     kept = head != SYNC && status != 'I' && (s->flags & (UNSYNCED | IN_TRANSACTION)) == UNSYNCED;
-    pop(c, s);
-    scan->answered++;
+    scan->answered += !pop(c, s);
     s->flags = status == 'I' ? 0 : IN_TRANSACTION;
     if (kept)
         give_up(s);
@@ -421,6 +430,24 @@ static inline bool may_begin(const struct client *c, struct server *s, uint8_t t
     return false;
 }
 
+/* Messages whose beginning is looked at; of queries those that may be a DEALLOCATE. */
+static inline bool is_of_concern(const struct client *c, const struct server *s,
+                                 const uint8_t *message, size_t have)
+{
+    if (message[0] == 'Q')
+        return (c->known.count || s->account.does_count) &&
+               (have <= HEADER || (message[HEADER] | 32) == 'd');
+    return statements_concern(message[0]);
+}
+
+/* Whether no extended-query message came since the last Sync (or query). */
+static bool is_synced(struct server *s)
+{
+    if (s->account.count)
+        return account_at(&s->account, s->account.count - 1)->kind & READIED;
+    return !(s->flags & UNSYNCED);
+}
+
 /* A request that concerns prepared statements, as much of it as is to be looked at. */
 static bool look_at(struct client *c, struct server *s, const uint8_t *message, size_t have,
                     struct out *out, struct tb_scan *scan)
@@ -431,6 +458,14 @@ static bool look_at(struct client *c, struct server *s, const uint8_t *message, 
     if (s->flags & DISTURBED) {
         statements_rename(&c->known, &s->prepared, message, have, length, out);
         enter(s, frontend_messages[message[0]].entry);
+    } else if (message[0] == 'Q') {
+        told = statements_deallocate(&c->known, &s->prepared, &s->account, message, have, length,
+                                     out, has_unnamed(c, s), is_synced(s));
+        if (told == TOLD_NOTHING) {
+            out_put(out, message, have);
+            enter_query(c, s, message + HEADER, have - HEADER, length - 4u);
+            told = TOLD;
+        }
     } else {
         told = statements_request(&c->known, &s->prepared, &s->account, message, have, length,
                                   out, &scan->why);
@@ -542,7 +577,7 @@ static size_t pg_from_client(void *client, void *server, const uint8_t *bytes, s
         if (place->have == 0 && !c->known.held.length && !may_begin(c, s, bytes[at], scan))
             return finish(&out, start, scan);
         if (c->known.shared && place->have == 0 &&
-            (c->known.held.length || statements_concern(bytes[at]))) {
+            (c->known.held.length || is_of_concern(c, s, bytes + at, n - at))) {
             if (!collect(c, s, bytes, n, &at, &out, scan))
                 return finish(&out, at, scan);
             continue;
@@ -607,6 +642,10 @@ static inline size_t body(struct client *c, struct server *s, const uint8_t *byt
     if (s->collecting)
         return collect_error(s, bytes, n, at, out);
     at += skip(&s->place, n - at);
+    if (s->dropping) {
+        out_drop(out, at);
+        s->dropping = s->place.remaining;
+    }
     if (s->tag_length)
         look_at_tag(c, s, bytes + start, at - start);
     if (s->type == 'Z' && !s->place.remaining)
@@ -673,11 +712,12 @@ static size_t pg_from_server(void *client, void *server, const uint8_t *bytes, s
             return finish(&out, refuse(scan, invalid_server_length, place, start, at), scan);
         }
         s->type = head[0];
-        swallow = heed(c, s, message);
+        swallow = heed(c, s, message) || (message->kind == READY && is_swallowed(s));
         place->remaining = length - 4u;
         if (c->known.shared) {
                 if (s->prepared.failing && length > LONGEST_ERROR)
                 prepared_let_go(&s->prepared);
+            s->dropping = swallow && place->remaining;
             header_seen(s, swallow, head, start, at, split, &out);
             if (head[0] == 'C' && (length == 16 || length == 19))
                 s->tag_length = (uint8_t)(length - 4u);
@@ -746,7 +786,7 @@ static void pg_server_fresh(void *server)
     prepared_fresh(&s->prepared);
     s->place = (struct place){0};
     s->type = s->flags = s->tag_length = 0;
-    s->collecting = false;
+    s->collecting = s->dropping = false;
     s->account.many = NULL;
     s->account.first = 0;
 }

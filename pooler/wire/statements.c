@@ -14,6 +14,7 @@
  *   Bind, Describe  [Close label] [Parse label] Bind label     in brackets: where the server lacks it
  *   Close name      Close NOBODY      nothing is closed, and CloseComplete comes at its place
  *   Bind ""         [Parse ""] Bind ""    where the unnamed statement there is another's
+ *   DEALLOCATE name DEALLOCATE label      or that of another that can be spared
  *
  * The Close before a Parse costs nothing that matters (a statement is prepared once per server), and
  * makes sure that our idea of what a server has, should it be wrong, harms nobody.
@@ -49,6 +50,7 @@
 #define LONGEST_NAMES 10000u         /* bytes in which the names in a Bind must end */
 #define LARGEST_TEXT (16u << 20)     /* of a named statement */
 #define LARGEST_UNNAMED (64u << 10)  /* of an unnamed one that is remembered */
+#define LONGEST_DEALLOCATE 300u
 #define MOST_NAMES 100000u           /* of one client */
 #define MOST_BYTES ((size_t)256 << 20)
 
@@ -74,8 +76,10 @@ void entry_done(struct known *known, struct prepared *prepared, struct entry *en
     if (entry->does & UNNAMES)
         known_remove(known, entry->name);
     if (entry->does & (SETS_UNNAMED | DROPS_UNNAMED)) {
-        set_unnamed(&prepared->unnamed, entry->statement);
-        set_unnamed(&known->unnamed, entry->statement);
+        struct statement *unnamed = entry->does & SETS_UNNAMED ? entry->statement : NULL;
+
+        set_unnamed(&prepared->unnamed, unnamed);
+        set_unnamed(&known->unnamed, unnamed);
         prepared->large_unnamed = entry->does & SETS_UNNAMED && !entry->statement;
         prepared->stray_unnamed = false;
     }
@@ -108,7 +112,7 @@ void statements_forget(struct known *known, struct prepared *prepared)
 
 struct outlook {
     const struct entry *entry; /* the last that changes what was asked about; NULL: none does */
-    bool beyond;               /* a Sync stands between it and what comes now */
+    bool beyond;               /* what comes now is handled even if that fails */
 };
 
 static struct outlook look(struct account *account, bool (*concerns)(const struct entry *, const void *),
@@ -119,9 +123,9 @@ static struct outlook look(struct account *account, bool (*concerns)(const struc
     for (uint32_t i = account->does_count ? account->count : 0; i-- > 0;) {
         const struct entry *entry = account_at(account, i);
 
+        beyond |= (entry->kind & READIED) != 0; /* a query that fails stops nothing behind it */
         if (entry->does && concerns(entry, what))
             return (struct outlook){entry, beyond};
-        beyond |= entry->kind & READIED;
     }
     return (struct outlook){0};
 }
@@ -462,6 +466,10 @@ size_t statements_need(const uint8_t *message, size_t have, uint32_t length)
     case 'C':
     case 'D':
         return whole;
+    case 'Q':
+        if (have <= HEADER)
+            return HEADER + 1;
+        return (message[HEADER] | 32) == 'd' && whole <= LONGEST_DEALLOCATE ? whole : 0;
     case 'P':
         if (have <= HEADER)
             return HEADER + 1;
@@ -538,13 +546,134 @@ void statements_rename(struct known *known, struct prepared *prepared, const uin
     if (message[0] == 'B')
         found = string_at(&request, HEADER, &text) &&
                 string_at(&request, HEADER + text.length + 1, &text);
-    else if (message[0] != 'P' && have > HEADER && message[HEADER] == 'S')
+    else if ((message[0] == 'C' || message[0] == 'D') && have > HEADER && message[HEADER] == 'S')
         found = string_at(&request, HEADER + 1, &text);
     if (found && text.length)
         name = known_find(known, text.bytes, text.length);
     if (!name || !prepared_use(prepared, name->statement) ||
         !put_renamed(&request, text, "", name->statement->label, strlen(name->statement->label)))
         put_as_it_is(&request);
+}
+
+/* ------------------------------------------------------------------------- DEALLOCATE name */
+
+static const uint8_t *skip_word(const uint8_t *at, const char *word)
+{
+    if (strncasecmp((const char *)at, word, strlen(word)))
+        return NULL;
+    at += strlen(word);
+    return *at == ' ' ? at + strspn((const char *)at, " ") : NULL;
+}
+
+static bool is_of_a_name(uint8_t byte)
+{
+    return byte >= 128 || (byte && strchr("_$0123456789", byte)) ||
+           ((byte | 32) >= 'a' && (byte | 32) <= 'z');
+}
+
+/* The name as PostgreSQL's scanner takes it, into `name`; its length, or 0. */
+static size_t scan_name(const uint8_t **at, uint8_t *name)
+{
+    bool quoted = **at == '"';
+    size_t n = 0;
+
+    *at += quoted;
+    for (;; ++*at) {
+        uint8_t byte = **at;
+
+        if (quoted && byte == '"' && *++*at != '"')
+            return n;
+        if (!quoted && !is_of_a_name(byte))
+            return n;
+        if (!byte)
+            return 0;
+        name[n++] = !quoted && byte >= 'A' && byte <= 'Z' ? byte | 32 : byte;
+    }
+}
+
+/* A query "DEALLOCATE name", whole and with its NUL: the length of the name; 0: it is another. */
+static size_t deallocates(const uint8_t *query, uint8_t *name)
+{
+    const uint8_t *at = skip_word(query, "deallocate"), *more;
+    bool quoted;
+    size_t n;
+
+    if (!at)
+        return 0;
+    if ((more = skip_word(at, "prepare")))
+        at = more;
+    quoted = *at == '"';
+    n = scan_name(&at, name);
+    at += strspn((const char *)at, " ;\n");
+    if (*at || (!quoted && n == 3 && !memcmp(name, "all", 3)))
+        return 0;
+    return n;
+}
+
+/* A statement that the server has for certain; NULL: there is none; *later: not yet certain. */
+static struct statement *to_spare(const struct request *r, struct statement *wanted, bool *later)
+{
+    struct outlook outlook = look(r->account, concerns_statement, wanted);
+    struct slot *oldest = r->prepared->oldest;
+
+    *later = outlook.entry && outlook.beyond;
+    if (outlook.entry ? outlook.entry->does & PREPARES : prepared_use(r->prepared, wanted))
+        return wanted;
+    if (*later || !oldest)
+        return NULL;
+    outlook = look(r->account, concerns_statement, oldest->statement);
+    *later = outlook.entry && outlook.beyond;
+    return outlook.entry ? NULL : oldest->statement;
+}
+
+/* Tells PostgreSQL to deallocate something, so that its answer is the one that is due: the statement
+ * itself; or where the server lacks it, one that can be spared, or one prepared for that. */
+static enum told put_deallocate(const struct request *r, struct name *name, uint8_t does,
+                                bool synced)
+{
+    bool later;
+    struct statement *statement = to_spare(r, name->statement, &later);
+    const char *label = statement ? statement->label : TWICE_LABEL;
+    char query[LABEL_SIZE + 16];
+
+    if (later)
+        return TOLD_LATER;
+    if (!statement && !synced)
+        return TOLD_NOTHING;
+    if (!statement) { /* with a Sync: PostgreSQL 18 would take the query for a part of the same */
+        put_close(r, label, NULL, 0);
+        put_parse(r, label, "\0\0", 3);
+        enter_with(r, PARSE, SWALLOWED_ANSWER, NULL, NULL);
+        put_message(r->out, 'S', 0);
+        enter_with(r, SYNC, SWALLOWED_ANSWER, NULL, NULL);
+    }
+    snprintf(query, sizeof query, "DEALLOCATE \"%s\"", label);
+    put_message(r->out, 'Q', strlen(query) + 1);
+    out_put(r->out, query, strlen(query) + 1);
+    enter_with(r, QUERY, (uint8_t)(UNNAMES | does | (statement ? DISMISSES : 0)), statement, name);
+    return TOLD;
+}
+
+enum told statements_deallocate(struct known *known, struct prepared *prepared,
+                                struct account *account, const uint8_t *message, size_t have,
+                                uint32_t length, struct out *out, bool has_unnamed, bool synced)
+{
+    struct request request = {known, prepared, account, out, message, have, length};
+    uint8_t text[LONGEST_DEALLOCATE];
+    struct name *name;
+    bool later;
+    size_t n = 0;
+
+    if (have <= LONGEST_DEALLOCATE && have == (size_t)length + 1 && !message[have - 1])
+        n = deallocates(message + HEADER, text);
+    if (!n)
+        return TOLD_NOTHING;
+    name = find(&request, (struct text){text, n}, &later);
+    if (later)
+        return TOLD_LATER;
+    if (!name)
+        return TOLD_NOTHING;
+    return put_deallocate(&request, name, has_unnamed ? DROPS_UNNAMED : 0, synced);
 }
 
 /* ------------------------------------------------------------------------------------ errors */

@@ -80,7 +80,7 @@ static inline bool statements_concern(uint8_t type)
 /* Up to how many bytes of the message should be there to look at it; 0: these are enough. */
 size_t statements_need(const uint8_t *message, size_t have, uint32_t length);
 
-enum told { TOLD = 0, TOLD_LATER, TOLD_BAD };
+enum told { TOLD = 0, TOLD_LATER, TOLD_BAD, TOLD_NOTHING };
 
 /* A request of such a type, as much of it as is needed: puts what goes on instead of it, and enters
  * what will be answered. Room for STATEMENTS_ENTRIES entries must have been reserved. TOLD_LATER: not
@@ -106,6 +106,11 @@ void prepared_let_go(struct prepared *);
 /* An ErrorResponse, whole: puts it with the client's name in the place of ours. */
 void statements_error(struct prepared *, const uint8_t *message, size_t length, struct out *);
 
+/* A query that may be "DEALLOCATE name", in the place of which it puts another. TOLD_NOTHING: it is
+ * none, or the name is not one of ours. synced: no extended-query message came since the last Sync. */
+enum told statements_deallocate(struct known *, struct prepared *, struct account *,
+                                const uint8_t *message, size_t have, uint32_t length,
+                                struct out *, bool has_unnamed, bool synced);
 /* Whether a query may be one of those that end all statements. */
 bool statements_may_end(const uint8_t *text, size_t n);
 /* DISCARD ALL or DEALLOCATE ALL has been done. */

@@ -71,18 +71,18 @@ def _request(rnd: Random) -> bytes:
 
 def _batch(rnd: Random) -> bytes:
     if rnd.random() < 0.2:
-        all_gone = rnd.random() < 0.1
-        return query(rnd.choice(("DISCARD ALL", "DEALLOCATE ALL") if all_gone else TEXTS))
+        ends = ("DISCARD ALL", "DEALLOCATE ALL", "DEALLOCATE a", 'deallocate prepare "b";')
+        return query(rnd.choice(ends if rnd.random() < 0.2 else TEXTS))
     return b"".join(_request(rnd) for _ in range(rnd.randint(1, 6))) + SYNC
 
 
-def _answers(client: Client, batches: int) -> list[tuple[str, object]]:
+def _answers(client: Client, batches: int) -> list[tuple[str, Any]]:
     """Messages as they came; of errors not where in PostgreSQL's source they were raised.
 
     In an aborted transaction that may differ: a statement that is not there yet is refused when it
     is prepared, and not when it is bound.
     """
-    found = list[tuple[str, object]]()
+    found = list[tuple[str, Any]]()
     while batches:
         kind, body = client.message()
         if kind == "E":
@@ -91,6 +91,13 @@ def _answers(client: Client, batches: int) -> list[tuple[str, object]]:
             found.append((kind, body))
         batches -= kind == "Z"
     return found
+
+
+def _same(heard: tuple[str, Any], wanted: tuple[str, Any]) -> bool:
+    """In an aborted transaction a wrong Bind of a statement that is not there yet has two faults."""
+    if heard[0] == wanted[0] == "E" and wanted[1]["C"] == "08P01" and heard[1]["C"] == "25P02":
+        return True
+    return heard == wanted
 
 
 @pytest.fixture
@@ -118,7 +125,8 @@ def test_every_answer_is_that_of_a_direct_connection(pairs: list[Any], seed: int
                 client.send(b"".join(batches) + query("ROLLBACK"))
         for (through, direct), batches in zip(pairs, said, strict=True):
             heard, wanted = (_answers(each, len(batches) + 1) for each in (through, direct))
-            assert heard == wanted, (seed, turn, batches)
+            assert len(heard) == len(wanted), (seed, turn, batches)
+            assert all(map(_same, heard, wanted)), (seed, turn, batches, heard, wanted)
 
 
 # -- what drivers do by themselves ---------------------------------------------------------

@@ -20,6 +20,10 @@ TAGS = {
 }
 
 
+def _tag(text: str) -> str:
+    return "DEALLOCATE" if text.startswith("DEALLOCATE ") else TAGS.get(text, "SELECT 1")
+
+
 class Refused(Exception):
     """An ErrorResponse."""
 
@@ -97,7 +101,7 @@ class Backend:
         self.unnamed = None
         text = body[:-1].decode()
         self._check(text)
-        self.outbox += message("T", bytes(2)) if text not in TAGS else b""
+        self.outbox += message("T", bytes(2)) if _tag(text) == "SELECT 1" else b""
         self._run(text)
         self._ready()
 
@@ -116,10 +120,15 @@ class Backend:
             self.status = "I"
         elif text in ("discard all", "deallocate all"):
             self.prepared.clear()
+        elif text.startswith("DEALLOCATE "):
+            name = text.split()[1].strip('"')
+            if name not in self.prepared:
+                raise Refused("26000", f'prepared statement "{name}" does not exist')
+            del self.prepared[name]
         else:
             row = struct.pack("!HI", 1, len(text)) + text.encode()
             self.outbox += message("D", row)
-        self.outbox += message("C", TAGS.get(text, "SELECT 1").encode() + b"\0")
+        self.outbox += message("C", _tag(text).encode() + b"\0")
 
     def _parse(self, body: bytes) -> None:
         raw_name, rest = body.split(b"\0", 1)
@@ -160,7 +169,7 @@ class Backend:
                 raise Refused("34000", f'portal "{name}" does not exist')
         else:
             text = self._statement(name)
-            if text not in TAGS:
+            if _tag(text) == "SELECT 1":
                 self._check(text)
             self.outbox += message("t", bytes(2))
         self.outbox += message("n")

@@ -248,6 +248,34 @@ def test_discard_all_forgets_on_both_sides(house: House) -> None:
     assert b"26000" in told(house, 0, run("s"))
 
 
+@pytest.mark.parametrize("servers", [1, 3])
+@pytest.mark.parametrize("sql", ["DEALLOCATE s", "deallocate PREPARE S ;", 'DEALLOCATE "s"'])
+def test_sql_deallocates_what_the_protocol_prepared(servers: int, sql: str) -> None:
+    house = House(1, servers)
+    for _ in range(10):
+        heard = told(house, 0, parse("s", "select 1") + SYNC + query("DEALLOCATE s"))
+        assert b"DEALLOCATE\0" in heard
+        assert b"26000" in told(house, 0, run("s"))
+        assert b"26000" in told(house, 0, query("DEALLOCATE s"))
+    shared = Shared(10)
+    client, server = Member(shared, client=True), Member(shared, client=False)
+    let_pass(client, server, parse("s", "select 1") + SYNC, from_client=True)
+    answer = message("3") + message("1") + message("Z", b"I")
+    let_pass(client, server, answer, from_client=False)
+    on = let_pass(client, server, query(sql), from_client=True).on
+    assert on.startswith(b"Q") and b'DEALLOCATE "_tp' in on
+
+
+@pytest.mark.parametrize("sql", ["DEALLOCATE ALL", "DEALLOCATE other", "drop table s", "d"])
+def test_other_queries_are_left_alone(sql: str) -> None:
+    house = House(1, 1)
+    told(house, 0, parse("s", "select 1") + SYNC)
+    shared = house.shared
+    server = Member(shared, client=False)
+    passed = let_pass(house.clients[0].member, server, query(sql), from_client=True)
+    assert passed.on == query(sql)
+
+
 def test_a_server_keeps_no_more_than_its_limit() -> None:
     house = House(1, 1, limit=10)
     for i in range(50):
@@ -315,7 +343,7 @@ def request(rnd: Random) -> bytes:
 def batch(rnd: Random) -> bytes:
     if rnd.random() < 0.2:
         ends = ("discard all", "deallocate all") if rnd.random() < 0.2 else ()
-        return query(rnd.choice((*TEXTS, *ends)))
+        return query(rnd.choice((*TEXTS, *ends, "DEALLOCATE a", 'DEALLOCATE "b"')))
     return b"".join(request(rnd) for _ in range(rnd.randint(1, 6))) + SYNC
 
 
