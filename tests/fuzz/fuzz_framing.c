@@ -84,6 +84,38 @@ static void put_length(uint8_t *at, uint32_t length)
     at[3] = (uint8_t)length;
 }
 
+/* A body as it should be; the length of the message. */
+static uint32_t put_statement(struct choices *choices, uint8_t *at, char type)
+{
+    static const char *const names[] = {"a", "b", "", "_tp10", "_tp2"};
+    static const char *const texts[] = {"select 1", "", "DEALLOCATE a", "discard all", "deallocate"};
+    const char *name = names[choose(choices, 5)], *text = texts[choose(choices, 5)];
+    char *body = (char *)at + 5;
+    size_t n = 0;
+
+    if (type == 'Q') {
+        n = strlen(text) + 1;
+        memcpy(body, text, n);
+    } else {
+        if (type == 'B')
+            body[n++] = 0; /* the unnamed portal */
+        else if (type != 'P')
+            body[n++] = one_in(choices, 4) ? 'P' : 'S';
+        memcpy(body + n, name, strlen(name) + 1);
+        n += strlen(name) + 1;
+        if (type == 'P') {
+            memcpy(body + n, text, strlen(text) + 1);
+            n += strlen(text) + 1;
+        }
+        if (type == 'P' || type == 'B') {
+            memset(body + n, 0, 6);
+            n += type == 'P' ? 2 : 6;
+        }
+    }
+    put_length(at + 1, (uint32_t)n + 4);
+    return (uint32_t)n + 4;
+}
+
 static size_t put_frame(struct choices *choices, uint8_t *at, char type, uint32_t length)
 {
     static const char bytes[] = "ITEZS\0\1Q";
@@ -92,6 +124,8 @@ static size_t put_frame(struct choices *choices, uint8_t *at, char type, uint32_
     put_length(at + 1, length);
     for (uint32_t i = 0; i + 4 < length; i++)
         at[5 + i] = (uint8_t)bytes[(i * 7 + length) & 7];
+    if (strchr("PBCDQ", type) && !one_in(choices, 4))
+        length = put_statement(choices, at, type);
     if (type == 'Z' && length == 5 && !one_in(choices, 8))
         at[5] = 'I';
     return length + 1u;
@@ -152,17 +186,19 @@ static const char *answer_to(struct choices *choices, char request)
 struct pair {
     void *client;
     void *server;
+    void *shared; /* NULL: prepared statements are passed through unseen */
 };
 
 static const struct tb_framing *framing;
 
-static struct pair new_pair(void)
+static struct pair new_pair(uint64_t statements)
 {
-    struct pair pair = {calloc(1, framing->client_size), calloc(1, framing->server_size)};
+    struct pair pair = {calloc(1, framing->client_size), calloc(1, framing->server_size),
+                        framing->shared_new(statements)};
 
     CHECK(pair.client && pair.server);
-    framing->client_new(pair.client, NULL);
-    framing->server_new(pair.server, NULL);
+    framing->client_new(pair.client, pair.shared);
+    framing->server_new(pair.server, pair.shared);
     framing->server_fresh(pair.server);
     return pair;
 }
@@ -171,6 +207,7 @@ static void free_pair(struct pair *pair)
 {
     framing->client_free(pair->client);
     framing->server_free(pair->server);
+    framing->shared_free(pair->shared);
     free(pair->client);
     free(pair->server);
 }
@@ -222,14 +259,31 @@ static void scan_split(struct choices *choices, struct pair *pair, bool from_cli
     result->answered = answered;
 }
 
+/* What the server was sent last, by the framing that heard it in one piece. */
+static uint8_t sent[1u << 16];
+static size_t sent_length;
+
+static void note_sent(const struct tb_scan *scan, const uint8_t *bytes, size_t n)
+{
+    sent_length = scan->instead ? scan->instead_length : n;
+    CHECK(sent_length <= sizeof sent);
+    memcpy(sent, scan->instead ? scan->instead : bytes, sent_length);
+}
+
 /* Both hear it; false if the conversation is over. */
 static bool hear(struct choices *choices, struct pair pairs[2], bool from_client,
                  const uint8_t *bytes, size_t n)
 {
     struct tb_scan whole, split;
 
-    scan(&pairs[0], from_client, bytes, n, &whole);
+    size_t consumed = scan(&pairs[0], from_client, bytes, n, &whole);
+
+    if (from_client)
+        note_sent(&whole, bytes, consumed);
     scan_split(choices, &pairs[1], from_client, bytes, n, &split);
+    /* A query in pieces may be one that ends all statements: what depends on those has to wait. */
+    if (pairs[0].shared && (whole.verdict == TB_FULL || split.verdict == TB_FULL))
+        return false;
     CHECK(whole.verdict == split.verdict);
     CHECK(whole.answered == split.answered);
     CHECK(whole.why == split.why);
@@ -238,6 +292,7 @@ static bool hear(struct choices *choices, struct pair pairs[2], bool from_client
     CHECK(framing->standing(pairs[0].client, pairs[0].server) ==
           framing->standing(pairs[1].client, pairs[1].server));
     CHECK(framing->last_words(pairs[0].server) == framing->last_words(pairs[1].server));
+    CHECK(pairs[0].shared || (!whole.instead && !split.instead));
     if (framing->last_words(pairs[0].server) == TB_WORDS_CUT)
         CHECK(framing->standing(pairs[0].client, pairs[0].server) >= TB_BUSY);
     return true;
@@ -247,25 +302,33 @@ static bool hear(struct choices *choices, struct pair pairs[2], bool from_client
 
 #define BATCH 24u
 
+/* The types of the messages that the server was sent. */
+static uint32_t requests_sent(char asked[BATCH * 8])
+{
+    uint32_t count = 0;
+
+    for (size_t at = 0; at + 5 <= sent_length && count < BATCH * 8; count++) {
+        asked[count] = (char)sent[at];
+        at += 1u + ((size_t)sent[at + 1] << 24 | sent[at + 2] << 16 | sent[at + 3] << 8 |
+                    sent[at + 4]);
+    }
+    return count;
+}
+
 /* Some requests in one piece, then answers to some of them; the rest stays owed. */
 static uint64_t turn(struct choices *choices, struct pair pairs[2], bool *goes_on)
 {
     uint8_t bytes[BATCH * FRAME];
-    char asked[BATCH];
+    char asked[BATCH * 8];
     uint32_t count = 1 + choose(choices, one_in(choices, 4) ? BATCH : 4);
     uint64_t frames = count;
     size_t n = 0;
 
-    for (uint32_t i = 0; i < count; i++) {
-        asked[i] = 0;
+    for (uint32_t i = 0; i < count; i++)
         n += client_frame(choices, bytes + n);
-    }
-    for (size_t at = 0, i = 0; i < count; i++) {
-        asked[i] = (char)bytes[at];
-        at += 1u + ((size_t)bytes[at + 3] << 8 | bytes[at + 4]);
-    }
     corrupt(choices, bytes, n);
     *goes_on = hear(choices, pairs, true, bytes, n);
+    count = requests_sent(asked);
     for (uint32_t i = 0; i < count && *goes_on; i++) {
         const char *answer = answer_to(choices, asked[i]);
 
@@ -291,7 +354,8 @@ static uint64_t turn(struct choices *choices, struct pair pairs[2], bool *goes_o
 
 static uint64_t conversation(struct choices *choices)
 {
-    struct pair pairs[2] = {new_pair(), new_pair()};
+    uint64_t statements = choose(choices, 4);
+    struct pair pairs[2] = {new_pair(statements), new_pair(statements)};
     uint64_t frames = 0;
     uint32_t turns = 1 + choose(choices, 40);
     bool goes_on = true;
@@ -311,7 +375,8 @@ static uint64_t conversation(struct choices *choices)
 /* Bytes that were never meant to be frames. */
 static void noise(struct choices *choices)
 {
-    struct pair pairs[2] = {new_pair(), new_pair()};
+    uint64_t statements = choose(choices, 2);
+    struct pair pairs[2] = {new_pair(statements), new_pair(statements)};
     uint8_t bytes[64];
     bool from_client = one_in(choices, 2);
     uint32_t n = choose(choices, sizeof bytes);
@@ -346,7 +411,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 /* More requests than the account holds: it must say so, and lose none. */
 static void fill(struct choices *choices)
 {
-    struct pair pair = new_pair();
+    struct pair pair = new_pair(0);
     uint8_t sync[5] = {'S', 0, 0, 0, 4};
     uint8_t ready[6] = {'Z', 0, 0, 0, 5, 'I'};
     uint32_t owed = 0, entered = 0, left = 200000;

@@ -94,7 +94,7 @@ def _answers(client: Client, batches: int) -> list[tuple[str, Any]]:
 
 
 def _same(heard: tuple[str, Any], wanted: tuple[str, Any]) -> bool:
-    """In an aborted transaction a wrong Bind of a statement that is not there yet has two faults."""
+    """Aborted transaction, wrong Bind, statement not there yet: two faults, and one is told."""
     if heard[0] == wanted[0] == "E" and wanted[1]["C"] == "08P01" and heard[1]["C"] == "25P02":
         return True
     return heard == wanted
