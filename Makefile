@@ -124,11 +124,33 @@ sanitize: $(READY) ## the suite with the C under AddressSanitizer and UndefinedB
 	@cp -R trio_backends pooler tests bench docs examples *.toml *.py *.md LICENSE $(SANITIZED)
 	@find $(SANITIZED) \( -name '*.so' -o -name '_engine*.c' -o -name '_framing*.c' \) -delete
 	@echo 'Building the C engine with the sanitizers in $(SANITIZED)'
-	@cd $(SANITIZED) && TRIO_POOLER_SANITIZE=1 ../../$(PY) setup.py -q build_ext --inplace
+	@cd $(SANITIZED) && TRIO_POOLER_SANITIZE=1 $(abspath $(PY)) setup.py -q build_ext --inplace
 	@cd $(SANITIZED) && PYTHONPATH="$$PWD" PYTHONMALLOC=malloc \
 		LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
-		../../$(PY) -m pytest -q $(ARGS)
+		$(abspath $(PY)) -m pytest -q $(ARGS)
+
+# Another copy, with the simulator of kevent() in tests/support/kqueue under the kqueue driver.
+KQUEUE_SIM := build/kqueue-sim
+.PHONY: test-kqueue
+test-kqueue: $(READY) ## the tests of the backends and the pooler on kqueue, simulated; ARGS
+	@rm -rf $(KQUEUE_SIM) && mkdir -p $(KQUEUE_SIM)
+	@cp -R trio_backends pooler tests bench docs examples *.toml *.py *.md LICENSE $(KQUEUE_SIM)
+	@find $(KQUEUE_SIM) \( -name '*.so' -o -name '_engine*.c' -o -name '_framing*.c' \) -delete
+	@echo 'Building the C engine with a simulated kqueue in $(KQUEUE_SIM)'
+	@cd $(KQUEUE_SIM) && TRIO_POOLER_WERROR=1 TRIO_BACKENDS_KQUEUE_SIM=1 \
+		$(abspath $(PY)) setup.py -q build_ext --inplace
+	@cd $(KQUEUE_SIM) && PYTHONPATH="$$PWD" \
+		$(abspath $(PY)) -m pytest -q tests/trio_backends tests/integration $(ARGS)
+
+# The compiler is 400 MB, so it has a venv of its own; setuptools and cffi say what is to be compiled.
+ABI := build/abi
+.PHONY: abi
+abi: $(PY) ## our C compiled and linked for FreeBSD and macOS, by the compiler of ziglang
+	@[ -e $(ABI)/.ready ] || { $(PY) -m venv --clear $(ABI) && \
+		$(ABI)/bin/python -m pip install -q 'ziglang>=0.15.2,<0.18' 'setuptools>=77' 'cffi>=1.16' && \
+		touch $(ABI)/.ready; }
+	@$(ABI)/bin/python -m tests.support.kqueue.check_abi
 
 .PHONY: clean
 clean: ## remove what was built, .venv too

@@ -1,7 +1,8 @@
 """Builds the two C extensions; everything else about the package stands in pyproject.toml.
 
 The build files in ``cffi_modules`` say what is compiled. How it is compiled stands here, once, and
-depends on two environment variables that the Makefile sets:
+depends on two environment variables that the Makefile sets (a third, TRIO_BACKENDS_KQUEUE_SIM, is
+for trio_backends/engine/build.py):
 
 ``TRIO_POOLER_WERROR=1``
     A warning is an error. Not the default: a compiler newer than ours must not break an install.

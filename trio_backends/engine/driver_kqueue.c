@@ -54,6 +54,7 @@
 #ifdef TB_HAVE_KQUEUE
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -312,8 +313,14 @@ static void stream_readable(struct tb_engine *engine, struct tb_stream *stream)
 
 static void stream_writable(struct tb_engine *engine, struct tb_stream *stream)
 {
+    struct pollfd room = {.fd = stream->fd, .events = POLLOUT};
     if (!stream->blocked)
         return;
+    /* Stale? A send finds out by itself; who only waits for room would be told what is not true. */
+    if (!stream->out.first && poll(&room, 1, 0) == 0) {
+        kqueue_send_later(stream);
+        return;
+    }
     tb_stream_unblocked(stream);
     flush(engine);
 }

@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "sim.h"
@@ -175,6 +176,15 @@ static struct knote *find(struct kq *kq, const struct kevent *change)
     return knote;
 }
 
+/* Somebody else may have taken what was there: not so with the end of a process, or a kqueue. */
+static bool can_go_stale(const struct knote *knote)
+{
+    struct stat status;
+    return knote->source < 0 && knote->flags & EV_ONESHOT &&
+           fstat((int)knote->ident, &status) == 0 &&
+           (S_ISSOCK(status.st_mode) || S_ISFIFO(status.st_mode));
+}
+
 static int add(struct kq *kq, const struct kevent *change)
 {
     struct knote *knote = calloc(1, sizeof *knote);
@@ -199,7 +209,7 @@ static int add(struct kq *kq, const struct kevent *change)
         error = errno == EPERM ? ENODEV : errno;
     if (!error && epoll_ctl(kq->outer, EPOLL_CTL_ADD, knote->inner, &event) < 0)
         error = errno;
-    if (!error && knote->source < 0 && knote->flags & EV_ONESHOT && mutant_now(MUTANT_STALE, 3)) {
+    if (!error && can_go_stale(knote) && mutant_now(MUTANT_STALE, 3)) {
         knote->spurious = true;
         kq->spurious++;
     }
