@@ -1,4 +1,4 @@
-"""I/O backends for Trio: io_uring and epoll, chosen when a run starts.
+"""I/O backends for Trio: io_uring, kqueue and epoll, chosen when a run starts.
 
 ``trio_backends.run(main)`` runs a Trio program on the best backend that this machine offers; all of
 Trio's public API works as before. Beside it there are streams on the engine's own accept, receive
