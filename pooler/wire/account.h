@@ -40,6 +40,7 @@ struct account {
     uint32_t many_size;  /* entries that `many` holds */
     uint32_t does_count; /* entries that do something */
     uint32_t swallows;   /* of these, those whose answer is swallowed */
+    uint32_t prepares, dismisses; /* of these, those after which the server has one more, or less */
     struct entry *many;  /* in use instead of `few` once these did not suffice */
     struct entry few[INLINE_ENTRIES];
 };

@@ -131,6 +131,8 @@ static inline void uncount(struct account *account, const struct entry *entry)
 {
     account->does_count -= entry->does != 0;
     account->swallows -= (entry->does & SWALLOWED_ANSWER) != 0;
+    account->prepares -= (entry->does & PREPARES) != 0;
+    account->dismisses -= (entry->does & DISMISSES) != 0;
 }
 
 static inline void drop_first(struct server *s)

@@ -202,6 +202,8 @@ static struct entry *enter_with(const struct request *r, uint8_t kind, uint8_t d
     entry->name = name_keep(name);
     r->account->does_count += does != 0;
     r->account->swallows += (does & SWALLOWED_ANSWER) != 0;
+    r->account->prepares += (does & PREPARES) != 0;
+    r->account->dismisses += (does & DISMISSES) != 0;
     return entry;
 }
 
@@ -225,14 +227,33 @@ static void put_parse(const struct request *r, const char *label, const void *te
     out_put(r->out, text, n);
 }
 
-/* One more is about to be prepared: the one not used for longest gives way. */
-static void make_room(const struct request *r)
+static bool answers_will_come(struct account *account)
 {
-    struct slot *oldest = r->prepared->oldest;
+    for (uint32_t i = account->count; i-- > 0;)
+        if (account_at(account, i)->kind & READIED)
+            return true;
+    return false;
+}
 
-    if (r->prepared->count >= r->prepared->shared->limit && oldest &&
-        !look(r->account, concerns_statement, oldest->statement).entry)
+/* One more is about to be prepared: the one not used for longest gives way; and another where there are
+ * too many, as after a long pipeline without a Sync. */
+static enum told make_room(const struct request *r)
+{
+    struct prepared *prepared = r->prepared;
+    struct account *account = r->account;
+
+    for (int i = 0; i < 2; i++) {
+        size_t count = (size_t)prepared->count + account->prepares - account->dismisses;
+        struct slot *oldest = prepared->oldest;
+
+        if (count < prepared->shared->limit)
+            break;
+        if (!oldest || look(account, concerns_statement, oldest->statement).entry)
+            return i == 0 && answers_will_come(account) ? TOLD_LATER : TOLD;
         put_close(r, oldest->statement->label, oldest->statement, DISMISSES);
+        prepared_use(prepared, oldest->statement); /* so that the next to give way is another */
+    }
+    return TOLD;
 }
 
 /* The server has it when what comes now is handled, or TOLD_LATER. */
@@ -244,8 +265,9 @@ static enum told provide(const struct request *r, struct statement *statement)
         return TOLD_LATER;
     if (outlook.entry ? outlook.entry->does & PREPARES : prepared_use(r->prepared, statement))
         return TOLD;
-    make_room(r);
-    put_close(r, statement->label, statement, DISMISSES);
+    if (make_room(r) == TOLD_LATER)
+        return TOLD_LATER;
+    put_close(r, statement->label, NULL, 0);
     put_parse(r, statement->label, statement->text, statement->length);
     enter_with(r, PARSE, SWALLOWED_ANSWER | PREPARES, statement, NULL);
     return TOLD;
@@ -335,10 +357,13 @@ static enum told bad(const char **why, const char *what)
 static enum told request_unnamed(const struct request *r, uint8_t kind)
 {
     struct statement *wanted = r->known->unnamed, *there = r->prepared->unnamed;
+    bool differ = wanted != there || r->prepared->stray_unnamed;
+    struct outlook outlook = look(r->account, concerns_unnamed, NULL);
 
-    /* While a change is under way both sides are of one mind: the server's. */
-    if (!look(r->account, concerns_unnamed, NULL).entry &&
-        (wanted != there || r->prepared->stray_unnamed)) {
+    /* A change under way will make both sides of one mind, unless it is skipped. */
+    if (differ && outlook.entry && outlook.beyond)
+        return TOLD_LATER;
+    if (differ && !outlook.entry) {
         if (wanted) {
             put_parse(r, "", wanted->text, wanted->length);
             enter_with(r, PARSE, SWALLOWED_ANSWER | SETS_UNNAMED, wanted, NULL);
@@ -423,8 +448,9 @@ static enum told request_parse(const struct request *r, struct text text, const 
     const uint8_t *body = text.bytes + text.length + 1;
     uint32_t n = (uint32_t)(r->message + r->have - body);
     struct statement *statement;
+    struct outlook outlook;
     struct name *name;
-    bool later;
+    bool later, has;
 
     name = find(r, text, &later);
     if (later)
@@ -445,10 +471,13 @@ static enum told request_parse(const struct request *r, struct text text, const 
         return bad(why, too_large);
     statement = intern(r->known->shared, body, n);
     name = name_new(text.bytes, text.length, statement);
-    if (look(r->account, concerns_statement, statement).entry == NULL)
-        if (!prepared_use(r->prepared, statement))
-            make_room(r);
-    put_close(r, statement->label, statement, DISMISSES);
+    outlook = look(r->account, concerns_statement, statement);
+    has = outlook.entry ? outlook.entry->does & PREPARES : prepared_use(r->prepared, statement);
+    if (!has && make_room(r) == TOLD_LATER) {
+        name_drop(name);
+        return TOLD_LATER;
+    }
+    put_close(r, statement->label, statement, has ? DISMISSES : 0);
     put_parse(r, statement->label, statement->text, statement->length);
     enter_with(r, PARSE, PREPARES | NAMES, statement, name);
     name_drop(name);

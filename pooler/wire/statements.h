@@ -85,7 +85,7 @@ enum told { TOLD = 0, TOLD_LATER, TOLD_BAD, TOLD_NOTHING };
 /* A request of such a type, as much of it as is needed: puts what goes on instead of it, and enters
  * what will be answered. Room for STATEMENTS_ENTRIES entries must have been reserved. TOLD_LATER: not
  * before answers have come. */
-#define STATEMENTS_ENTRIES 4u
+#define STATEMENTS_ENTRIES 5u
 enum told statements_request(struct known *, struct prepared *, struct account *,
                              const uint8_t *message, size_t have, uint32_t length, struct out *,
                              const char **why);

@@ -286,6 +286,14 @@ def test_a_server_keeps_no_more_than_its_limit() -> None:
     assert len(house.servers[0].backend.prepared) == 10
 
 
+def test_a_server_keeps_no_more_than_its_limit_in_a_pipeline_either() -> None:
+    house = House(1, 1, limit=10)
+    told(house, 0, b"".join(parse(f"s{i}", f"select {i}") + SYNC for i in range(50)))
+    assert len(house.servers[0].backend.prepared) == 10
+    told(house, 0, b"".join(run(f"s{i}") for i in range(50)))
+    assert len(house.servers[0].backend.prepared) == 10
+
+
 def test_a_large_unnamed_statement_keeps_its_server() -> None:
     house = House(2, 2)
     large = "select " + "x" * 100_000
