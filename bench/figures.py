@@ -12,6 +12,7 @@ __all__ = [
     "IDLE_KB",
     "METRICS",
     "OURS",
+    "PROTOCOLS",
     "Bar",
     "Idle",
     "Round",
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 BASELINE = "PgBouncer"
+PROTOCOLS = ("simple", "extended", "prepared")
 
 # The figures of a round, with what they are called and counted in.
 METRICS: Mapping[str, str] = {
@@ -36,7 +38,7 @@ METRICS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Row:
-    """What is measured: *kind* is ``simple``, ``extended`` or ``connect``, at so many clients."""
+    """What is measured: *kind* is one of PROTOCOLS, or ``connect``, at so many clients."""
 
     kind: str
     clients: int
@@ -145,6 +147,7 @@ CPU_BARS = (
     ("epoll", 20, 1.0),
     ("epoll", 100, 1.0),
 )
+PREPARED_RATIO = 0.75  # at 20 clients; of a PgBouncer without prepared statements, its extended
 IDLE_KB = 8.0
 CONNECT_RATIO = 1.5
 OURS = ("io_uring", "epoll")
@@ -164,6 +167,9 @@ def bars(results: Sequence[RowResult], idle: Mapping[str, Idle]) -> list[Bar]:
             what = f"CPU per transaction, {peer}, {clients} clients, {kind}"
             measured = ratio(kind, clients, peer, "cpu_us")
             found.append(Bar(what, True, limit, measured, "of PgBouncer's"))
+    what = "CPU per transaction, io_uring, 20 clients, prepared"
+    measured = ratio("prepared", 20, "io_uring", "cpu_us")
+    found.append(Bar(what, True, PREPARED_RATIO, measured, "of PgBouncer's"))
     for peer in OURS:
         for clients in (20, 100):
             for kind in ("simple", "extended"):

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -61,6 +62,7 @@ class Peer:
     port: int
     pid: int | None = None
     host: str = HOST
+    prepares: bool = True  # knows prepared statements in transaction mode
 
 
 # Starts a pooler before the PostgreSQL of this port, with its files in this directory.
@@ -156,6 +158,13 @@ def find_pgbouncer() -> Path | None:
     return Path(found) if found else None
 
 
+def prepares(program: Path) -> bool:
+    """Whether this PgBouncer has ``max_prepared_statements``: since 1.21."""
+    said = subprocess.run([str(program), "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"(\d+)\.(\d+)", said)
+    return found is not None and (int(found[1]), int(found[2])) >= (1, 21)
+
+
 def pgbouncer(program: Path) -> Start:
     """PgBouncer, set up as ours is; as an unprivileged user when we are root, which it refuses."""
 
@@ -184,6 +193,7 @@ max_client_conn = {MAX_CLIENTS}
 log_connections = 0
 log_disconnections = 0
 log_stats = 0
+{"max_prepared_statements = 200" if prepares(program) else ""}
 """
         )
         if account is not None:
@@ -192,7 +202,7 @@ log_stats = 0
         output = directory / "pgbouncer.log"
         with spawned([str(program), "-q", str(config)], output=output, account=account) as process:
             _wait_until_listening(process, port, BASELINE, output)
-            yield Peer(BASELINE, port, process.pid)
+            yield Peer(BASELINE, port, process.pid, prepares=prepares(program))
 
     return start
 

@@ -61,10 +61,16 @@ def command(pgbench: Path, peer: Peer, row: Row, seconds: int, log: Path) -> lis
     """The command of one round, which leaves files whose names begin with *log*."""
     # With -C pgbench waits for each connection: only a thread for each client makes them at once.
     options = ["-C", "-j", str(row.clients)] if row.kind == "connect" else ["-j", "1"]
-    protocol = "extended" if row.kind == "extended" else "simple"
-    clients = ["-c", str(row.clients), "-T", str(seconds), "-M", protocol]
+    clients = ["-c", str(row.clients), "-T", str(seconds), "-M", protocol(peer, row)]
     logging = ["-l", f"--log-prefix={log}"]
     return [str(pgbench), "-S", "-n", *clients, *options, *logging, *_address(peer)]
+
+
+def protocol(peer: Peer, row: Row) -> str:
+    """pgbench's -M: a peer that keeps no prepared statements parses each query anew."""
+    if row.kind == "prepared":
+        return "prepared" if peer.prepares else "extended"
+    return "extended" if row.kind == "extended" else "simple"
 
 
 def _address(peer: Peer) -> list[str]:

@@ -28,7 +28,11 @@ NAMES = {
     "io_uring": "trio-pooler, io_uring",
     "epoll": "trio-pooler, epoll",
 }
-TITLES = {"simple": "simple protocol", "extended": "extended protocol"}
+TITLES = {
+    "simple": "simple protocol",
+    "extended": "extended protocol",
+    "prepared": "prepared statements",
+}
 # The metrics that are drawn, with the label of their axis.
 LABELS = {"cpu_us": "µs per transaction", "tps": "transactions per second", "p99_ms": "ms"}
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import facts, idle, pgbench, plot, report
-from bench.figures import BASELINE, Idle, Round, Row, RowResult
+from bench.figures import BASELINE, PROTOCOLS, Idle, Round, Row, RowResult
 from bench.peers import (
     DIRECT,
     ROOT,
@@ -35,7 +35,7 @@ from bench.proc import children
 from pooler.demo import EmbeddedPostgres, PostgresFailed
 
 PEERS = (DIRECT, BASELINE, "io_uring", "epoll")
-KINDS = ("simple", "extended", "connect", "idle")
+KINDS = ("simple", "extended", "prepared", "connect", "idle")
 CONNECT_CLIENTS = 20
 QUIET_TIMEOUT = 5.0  # seconds that the backends of one round may take to end before the next
 
@@ -86,7 +86,7 @@ def parse_arguments(args: list[str] | None = None) -> argparse.Namespace:
         type=_counts,
         default=[1, 20, 100, 1000],
         metavar="COUNTS",
-        help="clients of the rows simple and extended (default: 1,20,100,1000)",
+        help="clients of the rows simple, extended and prepared (default: 1,20,100,1000)",
     )
     add("--seconds", type=_count, help="of one round of one peer (default: 2)")
     add("--rounds", type=_count, help="of each row (default: 5)")
@@ -172,7 +172,8 @@ class Bench:
     def _rows(self) -> list[Row]:
         kinds = self.options.rows
         counts = self.options.clients
-        rows = [Row(kind, n) for kind in ("simple", "extended") if kind in kinds for n in counts]
+        queries = [kind for kind in PROTOCOLS if kind in kinds]
+        rows = [Row(kind, n) for kind in queries for n in counts]
         return rows + ([Row("connect", CONNECT_CLIENTS)] if "connect" in kinds else [])
 
     def _measure(self, row: Row, peers: list[Peer]) -> RowResult:

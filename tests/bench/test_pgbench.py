@@ -100,6 +100,7 @@ def test_too_short_to_say_anything(transactions: list[Transaction]) -> None:
     [
         ("simple", ["-M simple", "-j 1"]),
         ("extended", ["-M extended", "-j 1"]),
+        ("prepared", ["-M prepared", "-j 1"]),
         ("connect", ["-M simple", "-C", "-j 20"]),
     ],
 )
@@ -110,6 +111,12 @@ def test_the_command(kind: str, options: list[str]) -> None:
     for option in ["/bin/pgbench -S", "-c 20", "-T 2", "-h 127.0.0.1", "-p 6432", *options]:
         assert option in line
     assert ("-C" in args) == (kind == "connect")
+
+
+def test_who_keeps_no_prepared_statements_parses_anew() -> None:
+    peer = Peer("PgBouncer", 6432, prepares=False)
+    args = command(Path("/bin/pgbench"), peer, Row("prepared", 20), 2, Path("/tmp/log"))
+    assert "-M extended" in " ".join(args)
 
 
 def test_the_time_that_clients_take_to_connect() -> None:
