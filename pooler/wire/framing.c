@@ -464,7 +464,7 @@ static bool look_at(struct client *c, struct server *s, const uint8_t *message, 
         told = statements_deallocate(&c->known, &s->prepared, &s->account, message, have, length,
                                      out, has_unnamed(c, s), is_synced(s));
         if (told == TOLD_NOTHING) {
-            out_put(out, message, have);
+            statements_keep(message, have, out);
             enter_query(c, s, message + HEADER, have - HEADER, length - 4u);
             told = TOLD;
         }
@@ -531,7 +531,8 @@ static bool collect(struct client *c, struct server *s, const uint8_t *bytes, si
         if (!look_at(c, s, bytes + *at, have, out, scan))
             return false;
         *at += have;
-        out_drop(out, *at);
+        if (out->passed < *at)
+            out_drop(out, *at);
         return true;
     }
     if (!hold(held, bytes, n, at, &enough)) {
@@ -553,7 +554,7 @@ static bool collect(struct client *c, struct server *s, const uint8_t *bytes, si
 static size_t finish(struct out *out, size_t at, struct tb_scan *scan)
 {
     if (out->on) {
-        out_pass(out, at);
+        out_finish(out, at);
         scan->instead = out_bytes(out);
         scan->instead_length = out->length;
     }
@@ -740,9 +741,7 @@ static int pg_standing(const void *client, const void *server)
     if (s->account.count || (s->flags & (SKIPPING | COPY_IN)) || midway(&s->place) ||
         midway(&c->place) || c->known.held.length)
         return TB_BUSY;
-    if (s->flags & (UNSYNCED | IN_TRANSACTION) || s->prepared.large_unnamed)
-        return TB_OPEN;
-    return TB_APART;
+    return s->flags & (UNSYNCED | IN_TRANSACTION) ? TB_OPEN : TB_APART;
 }
 
 static int pg_last_words(const void *server)

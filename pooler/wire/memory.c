@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define LARGE_SCRATCH (1u << 20) /* bytes; not kept for the next chunk */
+
 void *grown(void *memory, size_t size)
 {
     memory = realloc(memory, size);
@@ -16,10 +18,15 @@ void *grown(void *memory, size_t size)
 
 /* ------------------------------------------------------------------------------------- output */
 
-void out_put(struct out *out, const void *bytes, size_t n)
+static void append(struct out *out, const void *bytes, size_t n)
 {
     struct shared *shared = out->shared;
 
+    if (!out->length && shared->scratch_room > LARGE_SCRATCH) {
+        free(shared->scratch);
+        shared->scratch = NULL;
+        shared->scratch_room = 0;
+    }
     if (shared->scratch_room < out->length + n || !shared->scratch) {
         shared->scratch_room = (out->length + n) * 2 + 1024;
         shared->scratch = grown(shared->scratch, shared->scratch_room);
@@ -27,19 +34,31 @@ void out_put(struct out *out, const void *bytes, size_t n)
     if (n)
         memcpy(shared->scratch + out->length, bytes, n);
     out->length += n;
+}
+
+static void catch_up(struct out *out)
+{
+    append(out, out->in + out->copied, out->passed - out->copied);
+    out->copied = out->passed;
     out->on = true;
 }
 
-void out_pass(struct out *out, size_t at)
+void out_put(struct out *out, const void *bytes, size_t n)
 {
-    out_put(out, out->in + out->copied, at - out->copied);
-    out->copied = at;
+    catch_up(out);
+    append(out, bytes, n);
 }
 
 void out_drop(struct out *out, size_t at)
 {
-    out->on = true;
-    out->copied = at;
+    catch_up(out);
+    out->copied = out->passed = at;
+}
+
+void out_finish(struct out *out, size_t at)
+{
+    out->passed = at;
+    catch_up(out);
 }
 
 const uint8_t *out_bytes(const struct out *out)

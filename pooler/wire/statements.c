@@ -31,8 +31,8 @@
  * its place.
  *
  * The unnamed statement is treated alike, by its text: a client that binds it in a later transaction
- * gets it prepared again. One whose text is too large to be remembered keeps its server instead
- * (`large_unnamed`), until it is replaced.
+ * gets it prepared again. One whose text is too large to be remembered for each client that has gone
+ * idle holds as long as the client keeps the server (`large_unnamed`); then there is none.
  */
 #include "statements.h"
 #include "framing_messages.h"
@@ -52,7 +52,7 @@
 #define LARGEST_UNNAMED (64u << 10)  /* of an unnamed one that is remembered */
 #define LONGEST_DEALLOCATE 300u
 #define MOST_NAMES 100000u           /* of one client */
-#define MOST_BYTES ((size_t)256 << 20)
+#define MOST_BYTES ((size_t)64 << 20) /* of their texts */
 
 /* ------------------------------------------------------------------------- when it is answered */
 
@@ -323,7 +323,10 @@ static bool put_renamed(const struct request *r, struct text text, const char *b
 
 static void put_as_it_is(const struct request *r)
 {
-    out_put(r->out, r->message, r->have);
+    if (r->message == r->out->in + r->out->passed)
+        out_pass(r->out, r->out->passed + r->have);
+    else
+        out_put(r->out, r->message, r->have);
 }
 
 /* A name that we know nothing of: PostgreSQL may (PREPARE), and if not, says so in its words. */
@@ -553,14 +556,11 @@ enum told statements_request(struct known *known, struct prepared *prepared,
                              uint32_t length, struct out *out, const char **why)
 {
     struct request request = {known, prepared, account, out, message, have, length};
-    size_t before = out->length;
-    bool on = out->on;
+    struct out before = *out;
     enum told told = ask(&request, why);
 
-    if (told == TOLD_LATER) { /* nothing was entered, and nothing is put */
-        out->length = before;
-        out->on = on;
-    }
+    if (told == TOLD_LATER) /* nothing was entered, and nothing is put */
+        *out = before;
     return told;
 }
 
@@ -681,6 +681,11 @@ static enum told put_deallocate(const struct request *r, struct name *name, uint
     out_put(r->out, query, strlen(query) + 1);
     enter_with(r, QUERY, (uint8_t)(UNNAMES | does | (statement ? DISMISSES : 0)), statement, name);
     return TOLD;
+}
+
+void statements_keep(const uint8_t *message, size_t have, struct out *out)
+{
+    put_as_it_is(&(struct request){.out = out, .message = message, .have = have});
 }
 
 enum told statements_deallocate(struct known *known, struct prepared *prepared,

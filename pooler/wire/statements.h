@@ -20,16 +20,22 @@ struct slot;
 struct out {
     struct shared *shared;
     const uint8_t *in;
-    size_t copied; /* bytes of `in` that are decided */
+    size_t passed; /* up to here the chunk goes on as it is, save what was dropped */
+    size_t copied; /* up to here it has been copied, if anything was changed at all */
     size_t length; /* bytes that go on instead */
-    bool on;
+    bool on;       /* something was changed */
 };
 
 /* Up to `at` the chunk goes on as it is. */
-void out_pass(struct out *, size_t at);
-/* Up to `at` the chunk goes nowhere: it is kept, or replaced by what is put. */
+static inline void out_pass(struct out *out, size_t at)
+{
+    out->passed = at;
+}
+
+/* From where it has been passed up to `at` the chunk goes nowhere: it is kept, or replaced. */
 void out_drop(struct out *, size_t at);
 void out_put(struct out *, const void *bytes, size_t n);
+void out_finish(struct out *, size_t at);
 const uint8_t *out_bytes(const struct out *);
 
 /* The beginning of a message, collected from several chunks. */
@@ -58,7 +64,7 @@ struct prepared {
     struct slot *newest, *oldest;
     uint32_t count, room;
     struct statement *unnamed;
-    bool large_unnamed;     /* its unnamed statement is one too large to be remembered */
+    bool large_unnamed;     /* its client's unnamed statement is there, too large to be remembered */
     bool stray_unnamed;     /* it may have one that we know nothing of */
     struct name *failing;   /* an error is being collected that may call a label by its name */
     struct held held;
@@ -92,6 +98,9 @@ enum told statements_request(struct known *, struct prepared *, struct account *
 /* The same where the account does not hold, or the server skips: nothing is entered. */
 void statements_rename(struct known *, struct prepared *, const uint8_t *message, size_t have,
                        uint32_t length, struct out *);
+
+/* A message that goes on as it is, as much of it as is there. */
+void statements_keep(const uint8_t *message, size_t have, struct out *);
 
 /* The entry has been answered as it should be; or it was dropped: `failed` if it was this one that the
  * server could not do, not one that it skipped. Either way the entry lets go of what it holds. */
