@@ -267,8 +267,13 @@ def test_keyboard_interrupt_ends_a_wait(run: Run) -> None:
             nursery.start_soon(trio.to_thread.run_sync, os.kill, os.getpid(), signal.SIGINT)
             await trio.sleep_forever()
 
-    with pytest.raises(BaseExceptionGroup) as caught:
-        run(main)
+    # A shell's background job is started with SIGINT ignored, and Python leaves it so.
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(BaseExceptionGroup) as caught:
+            run(main)
+    finally:
+        signal.signal(signal.SIGINT, former)
     assert caught.group_contains(KeyboardInterrupt)
 
 
