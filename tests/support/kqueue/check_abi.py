@@ -48,10 +48,16 @@ def extensions(directory: Path) -> list[Any]:
 
 
 def python_headers(directory: Path) -> Path:
-    """A copy, beside the pyconfig.h that belongs to it: some systems keep that elsewhere."""
+    """A copy, beside the pyconfig.h that belongs to it: some systems keep that elsewhere.
+
+    On Debian the file that Python knows of includes another one, for this machine's architecture.
+    """
+    include = Path(sysconfig.get_path("include"))
+    config = Path(sysconfig.get_config_h_filename())
+    own = include.parent / (sysconfig.get_config_var("MULTIARCH") or "") / include.name
     copy = directory / "python"
-    shutil.copytree(sysconfig.get_path("include"), copy)
-    shutil.copy(sysconfig.get_config_h_filename(), copy / "pyconfig.h")
+    shutil.copytree(include, copy)
+    shutil.copy(own / config.name if (own / config.name).exists() else config, copy / "pyconfig.h")
     return copy
 
 
