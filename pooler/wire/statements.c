@@ -698,7 +698,8 @@ enum told statements_deallocate(struct known *known, struct prepared *prepared,
     bool later;
     size_t n = 0;
 
-    if (have <= LONGEST_DEALLOCATE && have == (size_t)length + 1 && !message[have - 1])
+    if (have <= LONGEST_DEALLOCATE && have == (size_t)length + 1 &&
+        memchr(message + HEADER, 0, have - HEADER) == message + have - 1)
         n = deallocates(message + HEADER, text);
     if (!n)
         return TOLD_NOTHING;
@@ -741,6 +742,9 @@ void statements_error(struct prepared *prepared, const uint8_t *message, size_t 
         skip = strlen(quoted) - 2;
     } else if ((at = search(message, length, "\"" ESCAPE))) {
         skip = strlen(ESCAPE) + name->length;
+        if ((size_t)(message + length - at) < 1 + skip ||
+            memcmp(at + 1 + strlen(ESCAPE), name->text, name->length))
+            at = NULL; /* something else that begins like it */
     }
     if (at) {
         at++; /* the quotation mark stays */

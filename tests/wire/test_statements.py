@@ -218,6 +218,17 @@ def test_an_unknown_name_is_refused_even_if_it_looks_like_a_label(house: House) 
     assert f'26000\0Mprepared statement "{label}" does not exist'.encode() in heard
 
 
+@pytest.mark.parametrize("text", ['M"_tp?', 'M"_tp?_tp1', 'M"_tp?other"', "M", "", 'M"_tp?_tp10"'])
+def test_an_error_that_quotes_something_like_it_passes(text: str) -> None:
+    shared = Shared(10)
+    client, server = Member(shared, client=True), Member(shared, client=False)
+    sent = let_pass(client, server, bind("_tp10") + SYNC, from_client=True).on
+    assert b"_tp?_tp10" in sent
+    body = f"{text}\0\0".encode()
+    on = let_pass(client, server, message("E", body), from_client=False).on
+    assert on == message("E", body.replace(b'"_tp?_tp10"', b'"_tp10"'))
+
+
 def test_the_unnamed_statement_of_another_is_not_mine(house: House) -> None:
     told(house, 0, parse("", "select 1") + SYNC)
     assert b"unnamed prepared statement does not exist" in told(house, 1, run(""))
