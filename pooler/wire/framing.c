@@ -660,19 +660,15 @@ static inline size_t body(struct client *c, struct server *s, const uint8_t *byt
 static inline void header_seen(struct server *s, bool swallow, const uint8_t *head, size_t start,
                                size_t at, bool split, struct out *out)
 {
-    if (s->prepared.failing) {
-        s->collecting = true;
-        out_pass(out, start);
-        out_drop(out, at);
+    s->collecting = s->prepared.failing;
+    if (!s->collecting && !swallow && !split)
+        return;
+    out_pass(out, start);
+    out_drop(out, at);
+    if (s->collecting)
         held_add(&s->prepared.held, head, HEADER);
-    } else if (swallow) {
-        out_pass(out, start);
-        out_drop(out, at);
-    } else if (split) {
-        out_pass(out, start);
-        out_drop(out, at);
+    else if (!swallow)
         out_put(out, head, HEADER);
-    }
 }
 
 static size_t pg_from_server(void *client, void *server, const uint8_t *bytes, size_t n,
@@ -718,7 +714,7 @@ static size_t pg_from_server(void *client, void *server, const uint8_t *bytes, s
         swallow = heed(c, s, message) || (message->kind == READY && is_swallowed(s));
         place->remaining = length - 4u;
         if (c->known.shared) {
-                if (s->prepared.failing && length > LONGEST_ERROR)
+            if (s->prepared.failing && length > LONGEST_ERROR)
                 prepared_let_go(&s->prepared);
             s->dropping = swallow && place->remaining;
             header_seen(s, swallow, head, start, at, split, &out);

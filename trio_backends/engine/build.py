@@ -25,6 +25,7 @@ SOURCES = [
     "members.c",
     "watch.c",
     "ring.c",
+    "readiness.c",
     "driver_io_uring.c",
     "driver_epoll.c",
     "driver_kqueue.c",
@@ -36,6 +37,7 @@ HEADERS = [
     "knotes.h",
     "multiplexer.h",
     "platform.h",
+    "readiness.h",
     "ring.h",
     "watch.h",
 ]

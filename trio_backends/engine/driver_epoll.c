@@ -26,11 +26,10 @@
 #include <unistd.h>
 
 #include "engine.h"
+#include "readiness.h"
 #include "watch.h"
 
-#define SCRATCH 65536
 #define BATCH 256
-#define ACCEPT_BATCH 64
 
 enum { KIND_STREAM = 1, KIND_WATCH = 2, KIND_LISTENER = 3, KIND_WAKE = 4 };
 enum { BIT_IN_SET = 1 };
@@ -40,7 +39,7 @@ struct epoll_state {
     uint64_t submissions; /* calls of epoll_ctl() */
     struct tb_watches watches;
     struct epoll_event batch[BATCH];
-    uint8_t scratch[SCRATCH];
+    uint8_t scratch[TB_SCRATCH];
 };
 
 static uint64_t tag(void *object, uint64_t kind)
@@ -142,46 +141,17 @@ static void epoll_forget_stream(struct tb_stream *stream)
     tb_stream_gone(stream);
 }
 
-static void epoll_give_back(struct tb_engine *engine, int32_t number)
-{
-    (void)engine; /* there is one scratch buffer, and it is flushed before it is used again */
-    (void)number;
-}
-
-static void flush(struct tb_engine *engine)
-{
-    struct tb_stream *stream;
-    while ((stream = tb_take_dirty(engine))) {
-        struct iovec iov[TB_MAX_IOV];
-        size_t total;
-        struct msghdr message = {.msg_iov = iov};
-        int count = tb_stream_gather(stream, iov, &total);
-        if (!count)
-            continue;
-        message.msg_iovlen = (size_t)count;
-        ssize_t sent = count == 1
-                           ? send(stream->fd, iov[0].iov_base, total, MSG_DONTWAIT | MSG_NOSIGNAL)
-                           : sendmsg(stream->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-        tb_stream_settle(stream, total, sent < 0 ? -errno : sent);
-    }
-}
-
 static void stream_ready(struct tb_engine *engine, struct tb_stream *stream, uint32_t events)
 {
     struct epoll_state *state = engine->state;
     if (stream->blocked && events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) {
         tb_stream_unblocked(stream);
         update_stream(stream);
-        flush(engine);
+        tb_ready_flush(engine);
     }
     if (!stream->wanted || !(events & (EPOLLIN | EPOLLERR | EPOLLHUP)))
         return;
-    ssize_t n = recv(stream->fd, state->scratch, SCRATCH, MSG_DONTWAIT);
-    if (n > 0)
-        tb_stream_received(stream, state->scratch, (size_t)n, 0);
-    else if (n == 0 || (errno != EAGAIN && errno != EINTR))
-        tb_stream_ended(stream, n == 0 ? 0 : -errno);
-    flush(engine);
+    tb_ready_receive(stream, state->scratch);
 }
 
 /* ---------------------------------------------------------------- listeners */
@@ -207,16 +177,6 @@ static void epoll_forget_listener(struct tb_listener *listener)
 {
     epoll_accept_stop(listener);
     tb_listener_gone(listener);
-}
-
-static void listener_ready(struct tb_listener *listener)
-{
-    for (int i = 0; i < ACCEPT_BATCH && listener->wanted; i++) {
-        int fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0 && (errno == EAGAIN || errno == EINTR))
-            return;
-        tb_accepted(listener, fd < 0 ? -errno : fd);
-    }
 }
 
 /* ---------------------------------------------------------------- watches */
@@ -303,7 +263,7 @@ static void dispatch(struct tb_engine *engine, const struct epoll_event *event)
         watch_ready(engine, data, event->events);
         break;
     case KIND_LISTENER:
-        listener_ready(object);
+        tb_ready_accept(object);
         break;
     case KIND_WAKE:
         tb_woken(engine);
@@ -317,7 +277,7 @@ static int epoll_turn(struct tb_engine *engine, int64_t timeout_ns)
 {
     struct epoll_state *state = engine->state;
     uint32_t events = engine->event_count;
-    flush(engine);
+    tb_ready_flush(engine);
     if (engine->event_count != events)
         timeout_ns = 0;
     int64_t ms = timeout_ns < 0 ? -1 : (timeout_ns + 999999) / 1000000;
@@ -353,7 +313,7 @@ const struct tb_driver tb_driver_epoll = {
     .send_later = epoll_send_later,
     .forget_stream = epoll_forget_stream,
     .forget_listener = epoll_forget_listener,
-    .give_back = epoll_give_back,
+    .give_back = tb_ready_give_back,
     .count = epoll_count,
 };
 #endif

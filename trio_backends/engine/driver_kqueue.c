@@ -64,11 +64,9 @@
 #include <unistd.h>
 
 #include "knotes.h"
-#include "platform.h"
+#include "readiness.h"
 
-#define SCRATCH 65536
 #define BATCH 256
-#define ACCEPT_BATCH 64
 #define SIGNALS 129 /* more than any system has */
 #define LONGEST_WAIT 86400000000000 /* ns */
 
@@ -104,7 +102,7 @@ struct kqueue_state {
     struct tb_knotes knotes;
     struct { bool on; uint32_t generation; } signals[SIGNALS];
     struct kevent changes[BATCH], events[BATCH];
-    uint8_t scratch[SCRATCH];
+    uint8_t scratch[TB_SCRATCH];
 };
 
 /* One change, made now. 0 or a negative errno. */
@@ -274,41 +272,11 @@ static void kqueue_forget_stream(struct tb_stream *stream)
     tb_stream_gone(stream);
 }
 
-static void kqueue_give_back(struct tb_engine *engine, int32_t number)
-{
-    (void)engine; /* there is one scratch buffer, and it is flushed before it is used again */
-    (void)number;
-}
-
-static void flush(struct tb_engine *engine)
-{
-    struct tb_stream *stream;
-    while ((stream = tb_take_dirty(engine))) {
-        struct iovec iov[TB_MAX_IOV];
-        size_t total;
-        struct msghdr message = {.msg_iov = iov};
-        int count = tb_stream_gather(stream, iov, &total);
-        if (!count)
-            continue;
-        message.msg_iovlen = (__typeof__(message.msg_iovlen))count;
-        ssize_t sent = count == 1
-                           ? send(stream->fd, iov[0].iov_base, total, MSG_DONTWAIT | MSG_NOSIGNAL)
-                           : sendmsg(stream->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-        tb_stream_settle(stream, total, sent < 0 ? -errno : sent);
-    }
-}
-
 static void stream_readable(struct tb_engine *engine, struct tb_stream *stream)
 {
     struct kqueue_state *state = engine->state;
-    if (!stream->wanted)
-        return;
-    ssize_t n = recv(stream->fd, state->scratch, SCRATCH, MSG_DONTWAIT);
-    if (n > 0)
-        tb_stream_received(stream, state->scratch, (size_t)n, 0);
-    else if (n == 0 || (errno != EAGAIN && errno != EINTR))
-        tb_stream_ended(stream, n == 0 ? 0 : -errno);
-    flush(engine);
+    if (stream->wanted)
+        tb_ready_receive(stream, state->scratch);
 }
 
 static void stream_writable(struct tb_engine *engine, struct tb_stream *stream)
@@ -322,7 +290,7 @@ static void stream_writable(struct tb_engine *engine, struct tb_stream *stream)
         return;
     }
     tb_stream_unblocked(stream);
-    flush(engine);
+    tb_ready_flush(engine);
 }
 
 /* ---------------------------------------------------------------- listeners */
@@ -343,32 +311,6 @@ static void kqueue_forget_listener(struct tb_listener *listener)
 {
     forget(listener->engine, listener->fd, listener);
     tb_listener_gone(listener);
-}
-
-static int accept_one(int listener)
-{
-#ifdef SOCK_NONBLOCK
-    return accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-#else
-    int fd = accept(listener, NULL, NULL);
-    if (fd >= 0 && (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)) {
-        int error = errno;
-        close(fd);
-        errno = error;
-        return -1;
-    }
-    return fd;
-#endif
-}
-
-static void listener_ready(struct tb_listener *listener)
-{
-    for (int i = 0; i < ACCEPT_BATCH && listener->wanted; i++) {
-        int fd = accept_one(listener->fd);
-        if (fd < 0 && (errno == EAGAIN || errno == EINTR))
-            return;
-        tb_accepted(listener, fd < 0 ? -errno : fd);
-    }
 }
 
 /* ---------------------------------------------------------------- watches */
@@ -486,7 +428,7 @@ static void knote_fired(struct tb_engine *engine, const struct kevent *event)
     if (place->kind == TB_KNOTE_ALARM)
         timer_fired(engine, place->owner);
     else if (place->kind == TB_KNOTE_LISTENER)
-        listener_ready(place->owner);
+        tb_ready_accept(place->owner);
     else if (place->kind == TB_KNOTE_WATCH)
         tb_emit(engine, write ? TB_EV_WRITABLE : TB_EV_READABLE, event->ident, 0);
     else if (write)
@@ -542,7 +484,7 @@ static int kqueue_turn(struct tb_engine *engine, int64_t timeout_ns)
     uint32_t before = engine->event_count;
     int error;
     bool again;
-    flush(engine);
+    tb_ready_flush(engine);
     do
         error = wait_once(engine, engine->event_count != before ? 0 : timeout_ns, &again);
     while (!error && again);
@@ -567,7 +509,7 @@ const struct tb_driver tb_driver_kqueue = {
     .send_later = kqueue_send_later,
     .forget_stream = kqueue_forget_stream,
     .forget_listener = kqueue_forget_listener,
-    .give_back = kqueue_give_back,
+    .give_back = tb_ready_give_back,
     .alarm_set = kqueue_alarm_set,
     .alarm_clear = kqueue_alarm_clear,
 #ifdef EVFILT_USER

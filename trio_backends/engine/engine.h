@@ -1,6 +1,7 @@
 /* The engine: what waits for the kernel, and moves bytes while it waits.
  *
  *   driver_*.c     one kernel mechanism each: struct tb_driver below is all that they offer
+ *   readiness.c    what two of them share
  *   engine.c       the wait: turns of the driver until Python has something to decide; events; time
  *   listener.c     connections accepted and not yet taken, those that have not said anything too
  *   stream.c       a connected socket: bytes received and not yet taken, bytes on their way out
