@@ -33,6 +33,7 @@ class ClientNews(enum.IntEnum):
     OPEN = lib.TB_CLIENT_OPEN  # idle longer than its limit with something open on its server
     APART = lib.TB_CLIENT_APART  # it was asked to leave when nothing is open
     DISMISSED = lib.TB_CLIENT_DISMISSED  # no server was to be had for it
+    REFUSED = lib.TB_CLIENT_REFUSED  # it did what the framing does not allow
 
 
 class ServerNews(enum.IntEnum):
@@ -65,7 +66,7 @@ class LastWords(enum.IntEnum):
 
 @attrs.frozen
 class ClientReport:
-    """How a client's time in a multiplexer ended; ``why`` names a violation."""
+    """How a client's time in a multiplexer ended; ``why`` names a violation, or what is refused."""
 
     news: ClientNews
     why: str

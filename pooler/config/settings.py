@@ -118,7 +118,8 @@ class PoolerSettings(_Section):
         Mode,
         About(
             "When a server connection goes back to the pool: at the end of the client's session, "
-            "or of each transaction.",
+            "of each transaction, or of each statement; statement: a transaction of several is "
+            "refused.",
             "reload",
         ),
     ] = "transaction"

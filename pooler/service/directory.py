@@ -11,6 +11,7 @@ from pooler.config import Database, PlainSecret, Secret, Settings, UnixAddress
 from pooler.config.users import Md5Secret
 from pooler.links.server import ServerLink, Target, open_server
 from pooler.pool import Limits, Pool, Quota, ServerFailed
+from pooler.rules.modes import pooling
 from pooler.rules.parameters import Variant, variant
 from pooler.wire.errors import PostgresError
 from pooler.wire.framing import framing_address
@@ -101,10 +102,12 @@ class Directory:
             high_water=self._settings.pooler.buffer_high_water,
         )
         quota = self._quotas.setdefault(name, Quota(database.max_servers))
-        sticky = database.mode == "session"
+        mode = pooling(database.mode)
+        sticky = mode.keeps_server
         # A server that stays with its client needs nothing rewritten.
         statements = 0 if sticky else database.max_prepared_statements
-        multiplexer = Multiplexer(framing_address(), sticky=sticky, option=statements)
+        framing = framing_address(blocks=mode.blocks)
+        multiplexer = Multiplexer(framing, sticky=sticky, option=statements)
         multiplexer.limit(
             wait=database.query_wait_timeout,
             client_idle=self._settings.pooler.client_idle_timeout,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pooler.wire.errors import PostgresError
+from pooler.wire.errors import FEATURE_NOT_SUPPORTED, PostgresError
 from trio_backends import ClientNews, ClientReport, LastWords
 
 # SQLSTATEs are PostgreSQL's own for the same event, where there is one (appendix A).
@@ -25,6 +25,8 @@ def farewell(report: ClientReport, why_no_server: PostgresError | None) -> Postg
         return None if report.heard is LastWords.ERROR else LOST
     if news is ClientNews.VIOLATION:
         return PostgresError.violation(report.why)
+    if news is ClientNews.REFUSED:
+        return PostgresError("FATAL", FEATURE_NOT_SUPPORTED, report.why)
     if news is ClientNews.DISMISSED:
         return why_no_server or NO_SERVER
     sqlstate, message = _WORDS[news]

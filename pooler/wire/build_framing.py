@@ -19,6 +19,7 @@ ffibuilder.set_source(
     """
     #include "framing.h"
     const struct tb_framing *pg_framing(void);
+    const struct tb_framing *pg_brief_framing(void);
     """,
     sources=[f"{HERE}/{name}.c" for name in ("framing", "statements", "memory")],
     depends=[

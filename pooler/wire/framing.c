@@ -70,6 +70,9 @@ enum flag {
 #define TAG_SIZE 16u
 
 #define LONGEST_ERROR (64u << 10) /* that is looked at for a label */
+#define READY_MESSAGE 6u
+
+static const char no_blocks[] = "transaction blocks not allowed in statement pooling mode";
 
 /* Where in a message one direction is. */
 struct place {
@@ -89,6 +92,7 @@ struct server {
     uint8_t flags;
     bool collecting;       /* an error, whole */
     bool dropping;         /* a message that only we have asked for */
+    bool brief;            /* no transaction may outlast a request */
     uint8_t tag_length;    /* of a CommandComplete that is looked at; 0: none is */
     uint8_t tag[TAG_SIZE];
     struct account account;
@@ -314,7 +318,7 @@ static inline bool is_swallowed(struct server *s)
 static inline void ready(struct client *c, struct server *s, uint8_t status, struct tb_scan *scan)
 {
     uint8_t head = head_of(s);
-    bool kept; /* an implicit transaction, by what was to end it */
+    bool ours, kept; /* kept: an implicit transaction, by what was to end it */
 
     if (s->flags & UNSURE)
         return;
@@ -323,10 +327,15 @@ static inline void ready(struct client *c, struct server *s, uint8_t status, str
         return;
     }
     kept = head != SYNC && status != 'I' && (s->flags & (UNSYNCED | IN_TRANSACTION)) == UNSYNCED;
-    scan->answered += !pop(c, s);
+    ours = pop(c, s);
+    scan->answered += !ours;
     s->flags = status == 'I' ? 0 : IN_TRANSACTION;
     if (kept)
         give_up(s);
+    if (s->brief && status != 'I' && !ours) {
+        scan->verdict = TB_REFUSED;
+        scan->why = no_blocks;
+    }
 }
 
 /* ------------------------------------------------------------------------------------ scanning */
@@ -671,6 +680,21 @@ static inline void header_seen(struct server *s, bool swallow, const uint8_t *he
         out_put(out, head, HEADER);
 }
 
+/* Behind a ReadyForQuery that the client is told of no more, nor of the CommandComplete before it
+ * (which begins at `command`, in this chunk, if it is below `at`): an error takes their place. */
+static size_t refused(const uint8_t *bytes, size_t at, size_t command, struct out *out,
+                      struct tb_scan *scan)
+{
+    size_t heard = command < at ? command : at >= READY_MESSAGE ? at - READY_MESSAGE : at;
+
+    finish(out, heard, scan);
+    if (!out->on) {
+        scan->instead = bytes;
+        scan->instead_length = heard;
+    }
+    return at;
+}
+
 static size_t pg_from_server(void *client, void *server, const uint8_t *bytes, size_t n,
                              struct tb_scan *scan)
 {
@@ -678,7 +702,7 @@ static size_t pg_from_server(void *client, void *server, const uint8_t *bytes, s
     struct server *s = server;
     struct place *place = &s->place;
     struct out out = {.shared = c->known.shared, .in = bytes};
-    size_t at = 0;
+    size_t at = 0, command = SIZE_MAX;
 
     *scan = (struct tb_scan){.verdict = TB_GO};
     while (at < n) {
@@ -690,6 +714,8 @@ static size_t pg_from_server(void *client, void *server, const uint8_t *bytes, s
 
         if (place->remaining) {
             at = body(c, s, bytes, n, at, &out, scan);
+            if (scan->verdict == TB_REFUSED)
+                return refused(bytes, at, command, &out, scan);
             continue;
         }
         if (!split && backend_messages[bytes[at]].kind == WRONG) {
@@ -711,6 +737,8 @@ static size_t pg_from_server(void *client, void *server, const uint8_t *bytes, s
             return finish(&out, refuse(scan, invalid_server_length, place, start, at), scan);
         }
         s->type = head[0];
+        if (s->brief && s->type != 'Z')
+            command = s->type == 'C' && !split ? start : SIZE_MAX;
         swallow = heed(c, s, message) || (message->kind == READY && is_swallowed(s));
         place->remaining = length - 4u;
         if (c->known.shared) {
@@ -774,6 +802,12 @@ static void pg_server_new(void *server, void *shared)
     ((struct server *)server)->prepared.shared = shared;
 }
 
+static void pg_brief_server_new(void *server, void *shared)
+{
+    pg_server_new(server, shared);
+    ((struct server *)server)->brief = true;
+}
+
 static void pg_server_fresh(void *server)
 {
     struct server *s = server;
@@ -801,8 +835,9 @@ static void pg_server_free(void *server)
     prepared_free(&s->prepared);
 }
 
-/* Declared here too: cffi's generated file has the same line, and needs no header for it. */
+/* Declared here too: cffi's generated file has the same lines, and needs no header for them. */
 const struct tb_framing *pg_framing(void);
+const struct tb_framing *pg_brief_framing(void);
 
 const struct tb_framing *pg_framing(void)
 {
@@ -824,5 +859,15 @@ const struct tb_framing *pg_framing(void)
         .server_fresh = pg_server_fresh,
         .server_handled = pg_server_handled,
     };
+    return &framing;
+}
+
+/* The same, but a transaction must end with the request that began it. */
+const struct tb_framing *pg_brief_framing(void)
+{
+    static struct tb_framing framing;
+
+    framing = *pg_framing();
+    framing.server_new = pg_brief_server_new;
     return &framing;
 }

@@ -1,12 +1,17 @@
-"""The framing of PostgreSQL's messages (framing.c), for a multiplexer.
+"""The framings of PostgreSQL's messages (framing.c), for a multiplexer.
 
-Its option is how many prepared statements there may be on a server (statements.c); 0: they are not
-looked at.
+Their option is how many prepared statements there may be on a server (statements.c); 0: they are
+not looked at.
 """
 
 from pooler.wire._framing import ffi, lib
 
 
-def framing_address() -> int:
-    """The address of its ``struct tb_framing``, which is static."""
-    return int(ffi.cast("uintptr_t", lib.pg_framing()))
+def framing_address(*, blocks: bool = True) -> int:
+    """The address of a ``struct tb_framing``, which is static.
+
+    ``blocks``: whether a transaction may outlast the request that began it. If not, who tries is
+    reported as ``ClientNews.REFUSED``.
+    """
+    framing = lib.pg_framing() if blocks else lib.pg_brief_framing()
+    return int(ffi.cast("uintptr_t", framing))

@@ -120,7 +120,7 @@ def test_a_good_file(tmp_path: Path) -> None:
         ("log_connections = 1", "pooler.log_connections = 1: expected true or false"),
         (
             'mode = "Transacton"',
-            'pooler.mode = "Transacton": expected "session" or "transaction"; '
+            'pooler.mode = "Transacton": expected "session", "transaction" or "statement"; '
             'did you mean "transaction"?',
         ),
         (
@@ -167,7 +167,7 @@ def test_all_problems_at_once_in_their_order(directory: Directory) -> None:
     assert directory.problems(
         """listen = ["x"]
 [pooler]
-mode = "statement"
+mode = "query"
 max_servers = 5
 listen = [
   "127.0.0.1:1",
@@ -184,7 +184,8 @@ users_file = "users.txt"
 """
     ) == [
         "pooler.toml:1: listen: stands in no section; did you mean pooler.listen?",
-        'pooler.toml:3: pooler.mode = "statement": expected "session" or "transaction"',
+        'pooler.toml:3: pooler.mode = "query": '
+        'expected "session", "transaction" or "statement"',
         'pooler.toml:7: pooler.listen[1] = "nowhere": '
         'expected "host:port", "[IPv6 address]:port" or "/directory"',
         "pooler.toml:9: poler: unknown section; did you mean [pooler]?",

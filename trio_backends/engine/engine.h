@@ -391,6 +391,7 @@ enum tb_client_news {
     TB_CLIENT_OPEN,            /* idle longer than its limit with something open on its server */
     TB_CLIENT_APART,           /* asked to leave when it may, and it may */
     TB_CLIENT_DISMISSED,       /* no server is to be had for it */
+    TB_CLIENT_REFUSED,         /* it did what the framing does not allow; tb_member_why() */
 };
 
 enum tb_server_news {

@@ -23,12 +23,14 @@ enum tb_verdict {
     TB_LEAVE,  /* the client says goodbye; the bytes from there on go nowhere */
     TB_FULL,   /* what comes next cannot go on before answers have come: keep the rest until then */
     TB_BAD,    /* the protocol is violated at the byte after those consumed; why says how */
+    TB_REFUSED, /* from_server only: what the client has done is not allowed to it, as why says; what
+                 * goes on of the bytes consumed is the last that it hears */
 };
 
 struct tb_scan {
     int verdict;        /* enum tb_verdict */
     uint32_t answered;  /* requests that were answered completely within this scan */
-    const char *why;    /* TB_BAD: a static string, in the words a client may see */
+    const char *why;    /* TB_BAD, TB_REFUSED: a static string, in the words a client may see */
     /* Not NULL: these bytes go on in the place of those consumed. Good until the next call of any
      * function of the framing. */
     const uint8_t *instead;

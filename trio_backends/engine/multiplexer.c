@@ -419,6 +419,12 @@ static void server_received(struct tb_stream *stream, struct tb_lent *lent)
                                          lent->length, &scan);
     push(client->stream, lent, n, &scan);
     mux->stats.requests += scan.answered;
+    if (scan.verdict == TB_REFUSED) {
+        tb_queue_copy(mux->engine, &stream->in, lent->bytes + n, lent->length - n);
+        client->why = scan.why;
+        mux_client_gone(client, TB_CLIENT_REFUSED);
+        return;
+    }
     if (n < lent->length) {
         server->why = scan.why;
         mux_server_gone(server, TB_SERVER_VIOLATION);
