@@ -60,6 +60,7 @@ class Session:
         "number",
         "pool",
         "process_id",
+        "protocol",
         "secret",
         "stream",
         "user",
@@ -71,6 +72,7 @@ class Session:
         self.pool: Pool | None = None
         self.user = ""
         self.database = ""
+        self.protocol = PROTOCOL_3_0  # as the client asked for it; it may be newer than ours
         # What a CancelRequest must name; given out by the house.
         self.process_id = 0
         self.secret = b""
@@ -105,8 +107,10 @@ class Session:
             return None
         startup, rest = arrival.startup, arrival.rest
         self.user, self.database = startup.user, startup.database
+        self.protocol = startup.version
         check = house.check_for(startup)
-        if not isinstance(check, Trust) or startup.version != PROTOCOL_3_0:
+        plain = startup.version == PROTOCOL_3_0 and not startup.protocol_options
+        if not (plain and isinstance(check, Trust)):
             rest = await authenticate(stream, arrival, check)
         pool = house.known_pool(startup) or await house.find_pool(startup)
         if pool.parameters is None:

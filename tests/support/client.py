@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 
 TIMEOUT = 20.0  # seconds until a pooler that says nothing has failed
 PROTOCOL_3_0 = 196608
+PROTOCOL_3_2 = 196610
 TYPES = frozenset(b"123ACDEGHIKNRSTVWZcdnstv")  # "Message Formats", of the backend
 
 
@@ -76,9 +77,15 @@ FLUSH = message("H")
 TERMINATE = message("X")
 
 
-def startup(database: str = "postgres", user: str = "postgres", **parameters: str) -> bytes:
+def startup(
+    database: str = "postgres",
+    user: str = "postgres",
+    *,
+    version: int = PROTOCOL_3_0,
+    **parameters: str,
+) -> bytes:
     pairs = {"user": user, "database": database, **parameters}
-    body = struct.pack("!I", PROTOCOL_3_0)
+    body = struct.pack("!I", version)
     body += b"".join(f"{name}\0{value}\0".encode() for name, value in pairs.items()) + b"\0"
     return struct.pack("!I", len(body) + 4) + body
 
@@ -117,12 +124,18 @@ class Client:
 
     @classmethod
     def log_in(
-        cls, port: int, database: str = "postgres", user: str = "postgres", **parameters: str
+        cls,
+        port: int,
+        database: str = "postgres",
+        user: str = "postgres",
+        *,
+        version: int = PROTOCOL_3_0,
+        **parameters: str,
     ) -> Self:
         """A client that was let in without being asked for a password."""
         client = cls(port)
         try:
-            client.send(startup(database, user, **parameters))
+            client.send(startup(database, user, version=version, **parameters))
             result = client.result()
             assert not result.errors, result.errors
         except BaseException:
