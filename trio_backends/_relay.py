@@ -244,6 +244,29 @@ class Multiplexer:
         """Whether a client waits for a server."""
         return stream.pointer is not None and bool(lib.tb_client_waits(stream.pointer))
 
+    def queued(self, stream: EngineStream) -> bytes | None:
+        """What a client that waits for a server has sent so far; None: it does not wait."""
+        if not self.is_waiting(stream):
+            return None
+        size = lib.tb_stream_received_bytes(stream.pointer)
+        raw = ffi.new("uint8_t[]", size)
+        return bytes(ffi.buffer(raw, lib.tb_client_peek(stream.pointer, raw, size)))
+
+    def answer(self, stream: EngineStream, size: int, answer: bytes) -> None:
+        """Answers the first ``size`` bytes of what a waiting client has sent, in a server's place.
+
+        They go nowhere; what is behind them waits for a server as if it had come just now. Nothing
+        is done if the client does not wait, or has not sent so much.
+        """
+        if stream.pointer is None or not lib.tb_client_withdraw(stream.pointer, size):
+            return
+        try:
+            stream.send_now(answer)
+        except trio.BrokenResourceError:
+            pass  # which resuming it reports
+        finally:
+            lib.tb_client_resume(stream.pointer)
+
     # -- servers ----------------------------------------------------------------------
 
     def add_server(self, stream: EngineStream) -> None:

@@ -121,8 +121,9 @@ class Service:
 
     async def cancel(self, request: CancelRequest) -> None:
         session = self._keys.find(request)
-        if session is not None and session.pool is not None:
-            await session.pool.cancel_client(session.stream)
+        if session is None or session.pool is None or session.cancel_waiting():
+            return
+        await session.pool.cancel_client(session.stream)
 
     def log_failed(self, session: Session, error: PostgresError) -> None:
         log.warning("client refused", **_who(session), error=str(error))

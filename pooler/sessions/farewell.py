@@ -1,4 +1,4 @@
-"""What a client is told when its session ends otherwise than by its own goodbye."""
+"""What a client is told in a server's place: above all when its session ends without a goodbye."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ _WORDS = {
     ClientNews.OPEN: ("25P03", "terminating connection due to idle-in-transaction timeout"),
     ClientNews.APART: ("57P01", "terminating connection due to administrator command"),
 }
+CANCELLED = PostgresError("ERROR", "57014", "canceling statement due to user request")
 LOST = PostgresError("FATAL", "08006", "the connection to the server was lost")
 NO_SERVER = PostgresError("FATAL", "08006", "no connection to the server could be had")
 

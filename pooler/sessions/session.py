@@ -14,9 +14,10 @@ import trio
 from pooler.links.client import ClientGone, authenticate, first_packet, read_first
 from pooler.pool import Pool
 from pooler.rules.admission import Check, Trust
-from pooler.sessions.farewell import farewell
+from pooler.sessions.farewell import CANCELLED, farewell
 from pooler.wire import messages
 from pooler.wire.errors import PostgresError
+from pooler.wire.requests import first_request
 from pooler.wire.startup import PROTOCOL_3_0, CancelRequest, Startup
 from trio_backends import ClientReport, EngineStream
 
@@ -133,6 +134,19 @@ class Session:
             trio.move_on_after(FAREWELL_TIMEOUT),
         ):
             await self.stream.send_all(error.to_bytes())
+
+    def cancel_waiting(self) -> bool:
+        """Answers the request with which it waits for a server, if all of it is there.
+
+        Returns whether it waits. Nothing can come between the looking and the answer.
+        """
+        queued = self.pool.multiplexer.queued(self.stream) if self.pool is not None else None
+        if queued is None or self.pool is None:
+            return False
+        size = first_request(queued)
+        if size:
+            self.pool.multiplexer.answer(self.stream, size, CANCELLED.to_bytes() + _READY)
+        return True
 
     def ask_to_leave(self) -> None:
         """Ends the session as soon as it has nothing under way; at once if it is not logged in."""

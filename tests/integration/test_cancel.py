@@ -8,10 +8,20 @@ import time
 from typing import Any, LiteralString
 
 import psycopg
+import pytest
 
 from tests.integration.conftest import MakePooler
-from tests.support.client import Client, cancel, cancel_packet, query
-from tests.support.pooler import activity, eventually
+from tests.support.client import (
+    SYNC,
+    Client,
+    bind,
+    cancel,
+    cancel_packet,
+    execute,
+    parse,
+    query,
+)
+from tests.support.pooler import PoolerProcess, activity, eventually
 from tests.support.postgres import EmbeddedPostgres, connect
 
 
@@ -120,21 +130,108 @@ def test_cancelling_an_idle_client_does_nothing(start: MakePooler, user: str) ->
         assert busy.result().errors == []
 
 
-def test_cancelling_a_client_that_waits(start: MakePooler, user: str) -> None:
-    """It has no server; the query of who has it goes on."""
+def waiting_for(pooler: PoolerProcess, client: Client, request: bytes) -> None:
+    """Sends a request for which there is no server, and lets it arrive."""
+    client.send(request)
+    with Client(pooler.port) as later:  # what came before it has been read when it is answered
+        later.send(cancel_packet(1, b"none"))
+        assert later.until_end() == []
+
+
+def extended(sql: str) -> bytes:
+    return parse(sql) + bind() + execute()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        query("SELECT 'mine'"),
+        extended("SELECT 'mine'") + SYNC,
+        extended("SELECT 'mine'") + query("SELECT 'skipped'") + extended("SELECT 2") + SYNC,
+        query("SELECT '" + 50_000 * "x" + "'"),
+    ],
+)
+def test_cancelling_a_client_that_waits(
+    start: MakePooler, pg: EmbeddedPostgres, user: str, mode: str, request_: bytes
+) -> None:
+    """It is told at once; the query of who has the server goes on."""
+    pooler = start(mode=mode, max_servers=1)
+    with (
+        Client.log_in(pooler.port, user=user) as busy,
+        Client.log_in(pooler.port, user=user) as waiting,
+    ):
+        busy.send(query("SELECT pg_sleep(60)"))
+        eventually(lambda: active(pg, user) == 1, "the server is taken")
+        for _ in range(3):
+            waiting_for(pooler, waiting, request_)
+            cancel(pooler.port, *waiting.key)
+            result = waiting.result()
+            [error] = result.errors
+            assert (error["S"], error["C"], result.status) == ("ERROR", "57014", "I")
+            assert error["M"] == "canceling statement due to user request"
+        cancel(pooler.port, *waiting.key)  # who does not wait any more has nothing to cancel
+        assert active(pg, user) == 1
+        busy.close()
+        assert waiting.query("SELECT 'served'").value == "served"
+
+
+def test_cancelling_one_of_several_requests_that_wait(
+    start: MakePooler, pg: EmbeddedPostgres, user: str
+) -> None:
+    """The first one; the others keep waiting, and come to a server in their order."""
     pooler = start(max_servers=1)
     with (
         Client.log_in(pooler.port, user=user) as busy,
         Client.log_in(pooler.port, user=user) as waiting,
     ):
-        busy.send(query("SELECT pg_sleep(0.5)"))
-        time.sleep(0.1)
-        waiting.send(query("SELECT 'mine'"))
-        time.sleep(0.05)
+        busy.send(query("SELECT pg_sleep(60)"))
+        eventually(lambda: active(pg, user) == 1, "the server is taken")
+        rest = extended("SELECT 'two'") + SYNC + query("SELECT 'three'") + SYNC
+        waiting_for(pooler, waiting, query("SELECT 'one'") + rest)
         cancel(pooler.port, *waiting.key)
-        assert busy.result().errors == []
-        result = waiting.result()
-        assert [error["C"] for error in result.errors] in ([], ["57014"])
+        assert [error["C"] for error in waiting.result().errors] == ["57014"]
+        assert waiting.silent()
+        cancel(pooler.port, *busy.key)
+        assert [error["C"] for error in busy.result().errors] == ["57014"]
+        assert [waiting.result().value for _ in range(2)] == ["two", "three"]
+        assert waiting.result() == ([], [], "I")
+
+
+@pytest.mark.parametrize("part", [query("SELECT 'mine'")[:-1], extended("SELECT 'mine'"), SYNC])
+def test_half_a_request_that_waits_is_not_cancelled(
+    start: MakePooler, pg: EmbeddedPostgres, user: str, part: bytes
+) -> None:
+    pooler = start(max_servers=1)
+    with (
+        Client.log_in(pooler.port, user=user) as busy,
+        Client.log_in(pooler.port, user=user) as waiting,
+    ):
+        busy.send(query("SELECT pg_sleep(60)"))
+        eventually(lambda: active(pg, user) == 1, "the server is taken")
+        waiting_for(pooler, waiting, part)
+        cancel(pooler.port, *waiting.key)
+        assert waiting.silent()
+        waiting.send(b"\0" if part[:1] == b"Q" else SYNC)
+        busy.close()
+        assert waiting.result().errors == []
+
+
+def test_a_client_that_waits_and_goes_while_it_is_cancelled(
+    start: MakePooler, pg: EmbeddedPostgres, user: str
+) -> None:
+    pooler = start(max_servers=1)
+    with Client.log_in(pooler.port, user=user) as busy:
+        busy.send(query("SELECT pg_sleep(60)"))
+        eventually(lambda: active(pg, user) == 1, "the server is taken")
+        for leave in (Client.abort, Client.close, Client.terminate) * 3:
+            waiting = Client.log_in(pooler.port, user=user)
+            waiting_for(pooler, waiting, query("SELECT 1") + query("SELECT 2"))
+            leave(waiting)
+            cancel(pooler.port, *waiting.key)
+        eventually(lambda: pooler.clients() == 1, "they are gone")
+        cancel(pooler.port, *busy.key)
+        assert [error["C"] for error in busy.result().errors] == ["57014"]
+        assert busy.query("SELECT 1").value == "1"
 
 
 def test_a_key_is_of_no_use_after_its_client(start: MakePooler, user: str) -> None:

@@ -444,6 +444,12 @@ void tb_server_retire(struct tb_stream *);
 void tb_client_leave(struct tb_stream *);
 uint64_t tb_client_server(const struct tb_stream *); /* the token of its server, or 0 */
 bool tb_client_waits(const struct tb_stream *);
+/* Copies the first n bytes that a stream has received and nobody took; returns how many those are. */
+size_t tb_client_peek(const struct tb_stream *, uint8_t *bytes, size_t n);
+/* Drops the first n bytes of a client that waits, which is Python's to answer until it resumes, but a
+ * member all the same. False: it does not wait, or has sent less. */
+bool tb_client_withdraw(struct tb_stream *, size_t n);
+void tb_client_resume(struct tb_stream *);
 const char *tb_member_why(const struct tb_stream *);
 int tb_member_words(const struct tb_stream *);
 int tb_member_standing(const struct tb_stream *);

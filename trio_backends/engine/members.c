@@ -1,5 +1,6 @@
 /* The members of a multiplexer, and the multiplexer itself, as Python handles them. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "multiplexer.h"
 
@@ -127,6 +128,38 @@ uint64_t tb_client_server(const struct tb_stream *stream)
 bool tb_client_waits(const struct tb_stream *stream)
 {
     return stream->member && stream->member->state == CLIENT_WAITING;
+}
+
+size_t tb_client_peek(const struct tb_stream *stream, uint8_t *bytes, size_t n)
+{
+    size_t seen = 0;
+    for (const struct tb_segment *s = stream->in.first; s && seen < n; s = s->next) {
+        size_t piece = s->length < n - seen ? s->length : n - seen;
+        memcpy(bytes + seen, s->bytes, piece);
+        seen += piece;
+    }
+    return seen;
+}
+
+bool tb_client_withdraw(struct tb_stream *stream, size_t n)
+{
+    struct tb_member *client = stream->member;
+    if (!tb_client_waits(stream) || n > stream->in.bytes)
+        return false;
+    mux_unlist(client);
+    client->mux->stats.waiting--;
+    if (!client->mux->waiting.first)
+        client->mux->starved_told = false;
+    client->state = CLIENT_WITHDRAWN;
+    stream->owner = NULL;
+    tb_queue_drop(stream->engine, &stream->in, n);
+    return true;
+}
+
+void tb_client_resume(struct tb_stream *stream)
+{
+    if (stream->member && stream->member->state == CLIENT_WITHDRAWN)
+        mux_admit(stream->member);
 }
 
 const char *tb_member_why(const struct tb_stream *stream)
