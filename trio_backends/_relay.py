@@ -45,6 +45,8 @@ class ServerNews(enum.IntEnum):
     ORPHANED = lib.TB_SERVER_ORPHANED  # its client is gone; Multiplexer.remains() says what is left
     IDLE = lib.TB_SERVER_IDLE  # longer than the limit
     RETIRED = lib.TB_SERVER_RETIRED  # it was asked to retire when free
+    ASKED = lib.TB_SERVER_ASKED  # the framing has to be told of it: Multiplexer.answer()
+    UNFIT = lib.TB_SERVER_UNFIT  # it could not serve its client; others may
 
 
 class Standing(enum.IntEnum):
@@ -54,6 +56,8 @@ class Standing(enum.IntEnum):
     OPEN = lib.TB_OPEN  # nothing is owed, but something is open: a transaction, say
     BUSY = lib.TB_BUSY  # an answer is owed, or a message is half through
     UNSURE = lib.TB_UNSURE  # the account does not hold
+    KEPT = lib.TB_KEPT  # the client had something that only this server has
+    ASK = lib.TB_ASK  # perhaps the same: the framing wanted to know
 
 
 class LastWords(enum.IntEnum):
@@ -203,14 +207,20 @@ class Multiplexer:
 
     # -- clients ----------------------------------------------------------------------
 
-    async def serve(self, stream: EngineStream) -> ClientReport:
+    def tell(self, data: bytes) -> None:
+        """Tells the framing something about all members, which it knows how to read."""
+        lib.tb_mux_tell(self._mux, data, len(data))
+
+    async def serve(self, stream: EngineStream, told: bytes = b"") -> ClientReport:
         """Multiplexes a client until there is something to decide; then its stream is the caller's.
+
+        ``told`` is what the framing is to know of it from the start.
 
         When cancelled, the client is taken out; a server that it was joined with is reported to
         whoever owns that server (``ServerNews.ORPHANED``).
         """
         pointer = _pointer(stream)
-        lib.tb_mux_add_client(self._mux, pointer)
+        lib.tb_mux_add_client(self._mux, pointer, told, len(told))
         try:
             news = await stream.wait_news()
             # How nearly every client goes needs no looking into.
@@ -287,6 +297,28 @@ class Multiplexer:
     def why(self, stream: EngineStream) -> str:
         """The words for a ``ServerNews.VIOLATION``."""
         return str(ffi.string(lib.tb_member_why(_pointer(stream))).decode())
+
+    def client_token(self, stream: EngineStream) -> int | None:
+        """The token of the client that a server is joined with now."""
+        return lib.tb_server_client(_pointer(stream)) or None
+
+    def noted(self, stream: EngineStream) -> bytes:
+        """What the framing has noted of a server's client; for ``ServerNews.ASKED``."""
+        length = ffi.new("size_t *")
+        noted = lib.tb_server_noted(_pointer(stream), length)
+        return bytes(ffi.buffer(noted, length[0])) if length[0] else b""
+
+    def tell_server(self, stream: EngineStream, data: bytes) -> None:
+        """Tells the framing something about a server that is parked."""
+        lib.tb_server_tell(_pointer(stream), data, len(data))
+
+    def answer(self, stream: EngineStream, data: bytes, forward: bytes = b"") -> bool:
+        """The answer to ``ServerNews.ASKED``: what the framing is to know of the client, to which
+        ``forward`` is sent first. The two go on from where they were.
+
+        False: the client has gone meanwhile; the server is still the caller's, and not clean.
+        """
+        return bool(lib.tb_server_answer(_pointer(stream), data, len(data), forward, len(forward)))
 
     def server_ready(self, stream: EngineStream) -> None:
         """A parked server is clean again: it serves on."""

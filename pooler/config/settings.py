@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from pooler.config.addresses import Address, TcpAddress, UnixAddress, parse_listen, server_address
-from pooler.config.choices import AuthMethod, Backend, LogFormat, LogLevel, Mode, Scheduling
+from pooler.config.choices import AuthMethod, Backend, LogFormat, LogLevel, Mode, Pins, Scheduling
 from pooler.config.users import Secret
 
 Change = Literal["restart", "reload"]
@@ -74,6 +74,13 @@ def _check_name(name: str) -> str:
     return name
 
 
+def _check_words(words: tuple[str, ...]) -> tuple[str, ...]:
+    for word in words:
+        if not word or len(word) > 63 or not word.replace("_", "a").replace("$", "a").isalnum():
+            raise ValueError("expected a list of names, without quotation marks, dots or spaces")
+    return words
+
+
 def _read_only(mapping: Mapping[str, V]) -> Mapping[str, V]:
     return MappingProxyType(dict(mapping))
 
@@ -82,6 +89,7 @@ ListenAddress = Annotated[TcpAddress | UnixAddress, BeforeValidator(_parse_addre
 Listen = Annotated[
     tuple[ListenAddress, ...], BeforeValidator(_as_tuple), AfterValidator(_check_addresses)
 ]
+Words = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), AfterValidator(_check_words)]
 Host = Annotated[str, AfterValidator(_check_host)]
 Name = Annotated[str, AfterValidator(_check_name)]
 
@@ -159,6 +167,25 @@ class PoolerSettings(_Section):
             "statements",
         ),
     ] = 200
+    pins: Annotated[
+        Pins,
+        About(
+            "Transaction mode: what a client gets that has something only its server has (LISTEN, "
+            "session-level advisory locks, temporary tables, cursors WITH HOLD, PREPARE, LOAD). "
+            "allow: it keeps the server for as long as it has it. refuse: an error, and its end.",
+            "reload",
+        ),
+    ] = "allow"
+    pin_on: Annotated[
+        Words,
+        About(
+            "Transaction mode: names in statements, of functions mostly, whose users keep their "
+            "servers until DISCARD ALL or the end of their sessions: for functions that leave "
+            "behind what no pooler can see.",
+            "reload",
+            expected="a list of names, without quotation marks, dots or spaces",
+        ),
+    ] = ()
     query_wait_timeout: Annotated[
         TimeoutOrNever,
         About("How long a client may wait for a server. 0: for ever.", "reload", "seconds"),
@@ -320,6 +347,8 @@ class Database:
     max_servers: int
     min_servers: int
     max_prepared_statements: int
+    pins: Pins
+    pin_on: tuple[str, ...]
     query_wait_timeout: float
     server_connect_timeout: float
     server_idle_timeout: float
@@ -371,6 +400,8 @@ class Settings(Document):
             max_servers=default.max_servers if own.max_servers is None else own.max_servers,
             min_servers=default.min_servers if own.min_servers is None else own.min_servers,
             max_prepared_statements=default.max_prepared_statements,
+            pins=default.pins,
+            pin_on=default.pin_on,
             query_wait_timeout=default.query_wait_timeout,
             server_connect_timeout=default.server_connect_timeout,
             server_idle_timeout=default.server_idle_timeout,

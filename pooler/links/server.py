@@ -6,15 +6,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import trio
 
+from pooler.rules import session
+from pooler.rules.session import SessionState
 from pooler.wire import messages, scram
+from pooler.wire import session as session_wire
 from pooler.wire.errors import PostgresError
 from pooler.wire.md5 import is_md5_secret, md5_response
 from pooler.wire.messages import Fields, MessageReader
+from pooler.wire.session import parse_data_row
 from pooler.wire.startup import cancel_request, startup_message
 from trio_backends import EngineStream, open_tcp_stream, open_unix_socket
 
@@ -22,7 +26,11 @@ from trio_backends import EngineStream, open_tcp_stream, open_unix_socket
 MESSAGE_LIMIT = 1 << 20
 CANCEL_TIMEOUT = 10.0  # seconds
 
+QUERY_CANCELED = "57014"
+LOOKS = 3  # before a statement_timeout is thought to be the reason
+
 _TERMINATE = messages.message(b"X")
+_STATEMENT_TIMEOUT = "SELECT '', '', pg_catalog.current_setting('statement_timeout')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,14 @@ class Target:
 
     def __str__(self) -> str:
         return self.path or f"{self.host}:{self.port}"
+
+
+def _row(body: bytes) -> session.Row:
+    try:
+        kind, name, value = parse_data_row(body)
+    except ValueError as error:
+        raise PostgresError.violation(str(error)) from None
+    return (kind or b"").decode(), (name or b"").decode("utf-8", "replace"), value
 
 
 def _unreachable(target: Target, error: OSError) -> PostgresError:
@@ -227,6 +243,51 @@ class ServerLink:
                     break
         if messages.parse_ready_for_query(body) != b"I":
             raise PostgresError("ERROR", "25001", f"{statement} left a transaction open")
+
+    async def look(self, names: Iterable[str]) -> tuple[SessionState, bytes]:
+        """What this server's session has (``names``: settings of clients' own making, perhaps), and
+        what the server said meanwhile that is for its client, byte for byte.
+
+        Raises:
+            PostgresError: it could not be asked.
+        """
+        for _ in range(LOOKS):
+            try:
+                rows, aside = await self._ask(session.probe(names))
+                return session.judge(rows, self.target.user), aside
+            except PostgresError as error:
+                if error.sqlstate != QUERY_CANCELED:
+                    raise
+        # Its client allows a statement less time than ours takes.
+        limit, _ = await self._ask(_STATEMENT_TIMEOUT)
+        await self._ask(session_wire.NO_STATEMENT_TIMEOUT)
+        rows, aside = await self._ask(session.probe(names))
+        value = (limit[0][2] or b"").decode("ascii", "replace")
+        await self._ask(session_wire.set_statement_timeout(value))
+        put_back = ("setting", "statement_timeout", limit[0][2])
+        return session.judge([*rows, put_back], self.target.user), aside
+
+    async def _ask(self, query: str) -> tuple[list[session.Row], bytes]:
+        """The rows of a query of three columns, and what came unasked."""
+        rows: list[session.Row] = []
+        aside = b""
+        failure: PostgresError | None = None
+        with _breaking_is_an_error():
+            await self.stream.send_all(messages.query(query))
+            while True:
+                for kind, body in self._reader.feed(await self._receive()):
+                    if kind == b"Z":
+                        # What comes behind it is not for us.
+                        self.stream.put_back(self._reader.rest())
+                        if failure is not None:
+                            raise failure
+                        return rows, aside
+                    if kind == b"E":
+                        failure = Fields.parse(body).to_error()
+                    elif kind == b"D":
+                        rows.append(_row(body))
+                    elif kind in b"NAS":
+                        aside += messages.message(kind, body)
 
     async def listen(self) -> None:
         """Takes in what has come unasked: settings that changed, notices.

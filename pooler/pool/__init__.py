@@ -1,6 +1,8 @@
 """Who gets a server, how many there may be, how old they grow."""
 
+from pooler.pool.guest import Guest
+from pooler.pool.place import Place
 from pooler.pool.pool import Limits, Pool, Server, ServerFailed
 from pooler.pool.quota import Quota
 
-__all__ = ["Limits", "Pool", "Quota", "Server", "ServerFailed"]
+__all__ = ["Guest", "Limits", "Place", "Pool", "Quota", "Server", "ServerFailed"]

@@ -9,18 +9,29 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import trio
 
+from pooler.pool.guest import Guest
 from pooler.pool.quota import Quota
 from pooler.rules.cleaning import Clean, Ending, Left, after_client
 from pooler.rules.outage import RETRY_DELAY, RETRY_DELAY_UNHURRIED, will_pass
+from pooler.rules.session import AS_NEW, SessionState, undo
 from pooler.wire.errors import PostgresError
 from pooler.wire.messages import parameter_status
-from trio_backends import EngineStream, Multiplexer, Remains, ServerNews, Standing
+from pooler.wire.session import read_noted, told_settings
+from trio_backends import (
+    ClientReport,
+    EngineStream,
+    Multiplexer,
+    Remains,
+    ServerNews,
+    Standing,
+)
 
 # Log-ins to one database under way at once: each costs PostgreSQL a process.
 PARALLEL_LOGINS = 4
@@ -39,7 +50,10 @@ _LEFT = {
     Standing.OPEN: Left.TRANSACTION,
     Standing.BUSY: Left.REQUEST,
     Standing.UNSURE: Left.REQUEST,
+    Standing.KEPT: Left.SESSION,
+    Standing.ASK: Left.SESSION,
 }
+_NO_SETTINGS = told_settings(())
 
 
 class ServerFailed(Exception):
@@ -62,6 +76,9 @@ class Server(Protocol):
 
     async def execute(self, statement: str) -> None:
         """Runs one statement, outside of any transaction at its end; else PostgresError."""
+
+    async def look(self, names: Iterable[str]) -> tuple[SessionState, bytes]:
+        """What its session has, and what it said meanwhile for its client; else PostgresError."""
 
     async def listen(self) -> None:
         """Takes in what it said unasked; PostgresError if that was an error or its end."""
@@ -96,6 +113,7 @@ class Pool:
     Args:
         connect: makes a server; raises ServerFailed.
         sticky: session mode: a server stays with its client, and is made as new afterwards.
+        pins_allowed: whether a client may keep its server for what only that has.
         quota: the places for servers, perhaps shared with other pools.
         nursery: where the servers' tasks run.
     """
@@ -106,6 +124,7 @@ class Pool:
         connect: Callable[[], Awaitable[Server]],
         *,
         sticky: bool,
+        pins_allowed: bool = True,
         limits: Limits,
         quota: Quota,
         nursery: trio.Nursery,
@@ -120,6 +139,10 @@ class Pool:
         self.last_error: PostgresError | None = None
         self._connect = connect
         self._sticky = sticky
+        self._pins_allowed = pins_allowed
+        self.pinned: Counter[str] = Counter()  # since the start, by reason
+        self._guests: dict[int, Guest] = {}  # by token of their streams
+        self._kept: dict[int, Guest] = {}  # by token of the server that they keep
         self._quota = quota
         self._nursery = nursery
         self._log = log
@@ -132,6 +155,18 @@ class Pool:
         self._news = trio.Event()  # a server came, went, is idle again, or could not be had
         self._closing = False
         quota.join(self)
+
+    # -- clients ----------------------------------------------------------------------
+
+    async def serve(self, stream: EngineStream, guest: Guest) -> ClientReport:
+        """Multiplexes a client until its session is over; ``guest.refusal``: why, if by us."""
+        token = stream.token
+        self._guests[token] = guest
+        guest.stream = stream
+        try:
+            return await self.multiplexer.serve(stream, guest.wanted())
+        finally:
+            del self._guests[token]
 
     # -- how many ---------------------------------------------------------------------
 
@@ -286,10 +321,10 @@ class Pool:
             self.consider()
             expiry = self._expiry()
             while await self._decide(server, await self._news_of(server, expiry)):
-                self.multiplexer.server_ready(stream)
                 self._tell()
         finally:
             del self._servers[stream.token]
+            self._kept.pop(stream.token, None)
             self.multiplexer.remove_server(stream)
             server.close()
             self._tell()
@@ -309,17 +344,84 @@ class Pool:
 
     async def _decide(self, server: Server, news: ServerNews) -> bool:
         """Whether the server serves on."""
+        if news is ServerNews.ASKED:
+            return await self._look(server)
+        good = False
         if news is ServerNews.ORPHANED:
-            return await self._clean(server, self.multiplexer.remains(server.stream))
-        if news is ServerNews.SPOKE:
-            return await self._heard(server)
-        if news is ServerNews.IDLE:
-            return self.size <= self.limits.min_servers
-        if news is ServerNews.VIOLATION:
+            good = await self._clean(server, self.multiplexer.remains(server.stream))
+        elif news is ServerNews.SPOKE:
+            good = await self._heard(server)
+        elif news is ServerNews.IDLE:
+            good = self.size <= self.limits.min_servers
+        elif news is ServerNews.VIOLATION:
             self._log.warning(
                 "a server broke the protocol", why=self.multiplexer.why(server.stream)
             )
+        if good:
+            self.multiplexer.server_ready(server.stream)
+        return good
+
+    # -- what clients have in their sessions ------------------------------------------
+
+    async def _look(self, server: Server) -> bool:
+        """The framing asks, for a client that may have changed its session. Whether the server
+        serves on."""
+        mux, stream = self.multiplexer, server.stream
+        token = mux.client_token(stream)
+        guest = self._guests.get(token) if token is not None else None
+        names, remarks = read_noted(mux.noted(stream))
+        with trio.move_on_after(CLEANING_TIMEOUT):
+            try:
+                if guest is None:
+                    return await self._undo(server)
+                state, aside = await server.look(guest.names(names))
+                told = guest.see(state, remarks)
+                mux.tell_server(stream, told_settings(state.settings, delicate=state.delicate))
+                self._note_pins(server, guest)
+                if guest.refusal is None and mux.answer(stream, told, aside + guest.reset(state)):
+                    return True
+                return await self._undo(server)
+            except PostgresError as error:
+                self._log.warning("a server could not be asked", error=str(error))
         return False
+
+    def _note_pins(self, server: Server, guest: Guest) -> None:
+        new = sorted(guest.unlogged())
+        self.pinned.update(new)
+        if guest.pins:
+            self._kept[server.stream.token] = guest
+        else:
+            self._kept.pop(server.stream.token, None)
+        if not guest.pins or self._pins_allowed:
+            if new:
+                self._log.info("client pinned", client=guest.number, reason=", ".join(new))
+            return
+        reasons = ", ".join(sorted(guest.pins))
+        self._log.info("client refused what would pin it", client=guest.number, reason=reasons)
+        guest.refusal = PostgresError(
+            "FATAL",
+            "0A000",
+            f"this needs a server of one's own, which transaction pooling does not give: {reasons}",
+            None,
+            'Use session pooling, or allow it: pins = "allow" in the pooler\'s settings.',
+        )
+        assert guest.stream is not None
+        self.multiplexer.ask_to_leave(guest.stream)
+
+    async def _undo(self, server: Server) -> bool:
+        """Makes a server as new whose client has gone and may have left anything in its session."""
+        guest = self._kept.pop(server.stream.token, None)
+        for statement in AS_NEW:
+            await server.execute(statement)
+        state, _ = await server.look(())
+        lasting = guest.lasting if guest is not None else frozenset()
+        statements = undo(replace(state, pins=state.pins | lasting))
+        if statements is None:
+            return False
+        for statement in statements:
+            await server.execute(statement)
+        self.multiplexer.tell_server(server.stream, _NO_SETTINGS)
+        return True
 
     async def _heard(self, server: Server) -> bool:
         try:
@@ -341,7 +443,7 @@ class Pool:
                 if isinstance(what, Clean):
                     for statement in what.statements:
                         await server.execute(statement)
-                    return True
+                    return await self._undo(server) if what.session else True
                 if what is Ending.FINISH:
                     await server.end(finish=True)
                 else:

@@ -15,6 +15,7 @@ class Left(Enum):
     NOTHING = "nothing owed, nothing open"
     TRANSACTION = "an open transaction"
     REQUEST = "a request under way"
+    SESSION = "something in its session, perhaps"
 
 
 class Ending(Enum):
@@ -26,9 +27,13 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Clean:
-    """Run these statements, one by one; then the server is as new. None: it is already."""
+    """Run these statements, one by one; then the server is as new. None: it is already.
+
+    ``session``: then undo what is left in the session, whatever that is.
+    """
 
     statements: tuple[str, ...]
+    session: bool = False
 
 
 def after_client(left: Left, *, goodbye: bool, keeps_session: bool) -> Clean | Ending:
@@ -45,4 +50,6 @@ def after_client(left: Left, *, goodbye: bool, keeps_session: bool) -> Clean | E
         return Ending.FINISH if goodbye else Ending.CANCEL
     rollback = (ROLLBACK,) if left is Left.TRANSACTION else ()
     # DISCARD ALL cannot run inside a transaction block: it has to be a statement of its own.
-    return Clean((*rollback, DISCARD_ALL) if keeps_session else rollback)
+    if keeps_session:
+        return Clean((*rollback, DISCARD_ALL))
+    return Clean(rollback, session=left is not Left.NOTHING)

@@ -1,13 +1,16 @@
 """Start-up parameters: which clients can share servers.
 
-A server connection is opened with its clients' start-up parameters, and clients whose parameters
-differ do not share servers. Parameters that mean what the server does anyway make no difference.
+Parameters that mean what the server does anyway make no difference. The others are settings that
+follow a client from server to server; where its servers stay with it, or a parameter is no setting,
+its servers are opened with them, and clients whose parameters differ do not share servers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pooler.rules.session import in_order
+from pooler.wire.session import Setting, split_options, told_settings
 from pooler.wire.startup import Startup
 
 # A label of the connection, no setting that a query could notice to be another's.
@@ -47,3 +50,20 @@ def variant(startup: Startup, reported: Mapping[str, str] | None) -> Variant:
             if name not in _LABELS and not (name in known and _same(name, value, known[name]))
         )
     )
+
+
+def as_settings(wishes: Variant, application_name: str) -> tuple[Setting, ...] | None:
+    """The settings that a client with these parameters has; None: not all of them are settings."""
+    found = dict(wishes)
+    options = split_options(found.pop("options", ""))
+    if options is None:
+        return None
+    wanted = {**options, **found}
+    if application_name:
+        wanted["application_name"] = application_name
+    settings = in_order(wanted.items())
+    try:
+        told_settings(settings)
+    except ValueError:
+        return None
+    return settings

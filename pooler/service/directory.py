@@ -10,11 +10,12 @@ import trio
 from pooler.config import Database, PlainSecret, Secret, Settings, UnixAddress
 from pooler.config.users import Md5Secret
 from pooler.links.server import ServerLink, Target, open_server
-from pooler.pool import Limits, Pool, Quota, ServerFailed
+from pooler.pool import Limits, Place, Pool, Quota, ServerFailed
 from pooler.rules.modes import pooling
-from pooler.rules.parameters import Variant, variant
+from pooler.rules.parameters import Variant, as_settings, variant
 from pooler.wire.errors import PostgresError
 from pooler.wire.framing import framing_address
+from pooler.wire.session import TRACKS, told_words
 from pooler.wire.startup import Startup
 from trio_backends import Multiplexer
 
@@ -22,6 +23,8 @@ log = structlog.get_logger()
 
 # Different start-up packets that are remembered; clients choose them, so there is a limit.
 KNOWN_LIMIT = 1024
+# Servers opened at once to find out what their parameters make of them.
+PARALLEL_TRIALS = 4
 
 
 def _password(database: Database, user: str, users: Mapping[str, Secret | None]) -> str | None:
@@ -43,55 +46,78 @@ class Directory:
     """Pools, made when first asked for."""
 
     def __init__(self, settings: Settings, nursery: trio.Nursery) -> None:
+        # What servers report that are opened with some parameters; one is opened to find out.
+        self._reported: dict[tuple[str, str, Variant], Mapping[str, str]] = {}
+        self._trials = trio.CapacityLimiter(PARALLEL_TRIALS)
         self._settings = settings
         self._nursery = nursery
         self._pools: dict[tuple[str, str, Variant], Pool] = {}
         self._quotas: dict[tuple[str, str], Quota] = {}
         # The pools of start-up packets that have been seen.
-        self._known: dict[tuple[object, ...], Pool] = {}
+        self._known: dict[tuple[object, ...], Place] = {}
 
     def __iter__(self) -> Iterator[tuple[str, str, Pool]]:
         for (database, user, _), pool in self._pools.items():
             yield database, user, pool
 
-    def known(self, startup: Startup) -> Pool | None:
-        """The pool that :meth:`find` has found before for the like of this packet."""
+    def known(self, startup: Startup) -> Place | None:
+        """The place that :meth:`find` has found before for the like of this packet."""
         return self._known.get(_key(startup))
 
-    async def find(self, startup: Startup) -> Pool:
-        """The pool that serves a client.
+    async def find(self, startup: Startup) -> Place:
+        """Where a client belongs.
 
         Raises:
             PostgresError: there is no such database (3D000), or what it asks for is not to be had,
                 or whether it asks for anything special could not be found out.
         """
-        pool = await self._find(startup)
+        place = await self._find(startup)
         if len(self._known) >= KNOWN_LIMIT:
             self._known.clear()
-        self._known[_key(startup)] = pool
-        return pool
+        self._known[_key(startup)] = place
+        return place
 
-    async def _find(self, startup: Startup) -> Pool:
+    async def _find(self, startup: Startup) -> Place:
         database = self._settings.database(startup.database)
         if database is None:
             raise PostgresError("FATAL", "3D000", f'database "{startup.database}" does not exist')
         if startup.replication not in (None, "", "false", "off", "no", "0"):
             raise PostgresError("FATAL", "0A000", "replication connections are not supported")
         plain = self._get(database, startup.user, ())
+        application = startup.parameters.get("application_name", "")
         if variant(startup, {}):
             # Perhaps it asks for what servers do anyway, as most clients do.
             await plain.wait_parameters()
-        return self._get(database, startup.user, variant(startup, plain.parameters))
+        wishes = variant(startup, plain.parameters)
+        settings = as_settings(wishes, application)
+        if pooling(database.mode).keeps_server or settings is None:
+            return Place(self._get(database, startup.user, wishes), application)
+        reported = await self._try(database, startup.user, wishes) if wishes else None
+        return Place(plain, application, settings, reported)
+
+    async def _try(self, database: Database, user: str, wishes: Variant) -> Mapping[str, str]:
+        """What a server reports that is opened with these parameters. PostgresError: it refuses."""
+        key = (database.name, user, wishes)
+        found = self._reported.get(key)
+        if found is None:
+            async with self._trials:
+                target = self._target(database, user, wishes)
+                link = await open_server(target, database.server_connect_timeout)
+                link.close()
+            found = link.parameters
+            if len(self._reported) >= KNOWN_LIMIT:
+                self._reported.clear()
+            self._reported[key] = found
+        return found
 
     def _get(self, database: Database, user: str, wishes: Variant) -> Pool:
         pool = self._pools.get((database.name, user, wishes))
         return pool if pool is not None else self._make(database, user, wishes)
 
-    def _make(self, database: Database, client_user: str, wishes: Variant) -> Pool:
-        name = (database.name, client_user)
+    def _target(self, database: Database, client_user: str, wishes: Variant) -> Target:
         user = database.user or client_user
         address = database.address
-        target = Target(
+        return Target(
             host=None if isinstance(address, UnixAddress) else address.host,
             port=address.port,
             path=address.path if isinstance(address, UnixAddress) else None,
@@ -101,13 +127,18 @@ class Directory:
             settings=wishes,
             high_water=self._settings.pooler.buffer_high_water,
         )
+
+    def _make(self, database: Database, client_user: str, wishes: Variant) -> Pool:
+        name = (database.name, client_user)
+        target = self._target(database, client_user, wishes)
         quota = self._quotas.setdefault(name, Quota(database.max_servers))
         mode = pooling(database.mode)
         sticky = mode.keeps_server
         # A server that stays with its client needs nothing rewritten.
-        statements = 0 if sticky else database.max_prepared_statements
+        option = 0 if sticky else database.max_prepared_statements | TRACKS
         framing = framing_address(blocks=mode.blocks)
-        multiplexer = Multiplexer(framing, sticky=sticky, option=statements)
+        multiplexer = Multiplexer(framing, sticky=sticky, option=option)
+        multiplexer.tell(told_words(database.pin_on))
         multiplexer.limit(
             wait=database.query_wait_timeout,
             client_idle=self._settings.pooler.client_idle_timeout,
@@ -125,6 +156,7 @@ class Directory:
             multiplexer,
             connect,
             sticky=sticky,
+            pins_allowed=database.pins == "allow",
             limits=Limits(
                 min_servers=database.min_servers if not wishes else 0,
                 server_connect_timeout=database.server_connect_timeout,

@@ -7,7 +7,7 @@ import structlog
 import trio
 
 from pooler.config import Settings
-from pooler.pool import Pool
+from pooler.pool import Place
 from pooler.rules.admission import Check, Gatekeeper
 from pooler.service.directory import Directory
 from pooler.service.keys import CancelKeys
@@ -103,10 +103,10 @@ class Service:
     def check_for(self, startup: Startup) -> Check:
         return self._gatekeeper.check(startup.user, self._settings.users.get(startup.user))
 
-    def known_pool(self, startup: Startup) -> Pool | None:
+    def known_place(self, startup: Startup) -> Place | None:
         return self.directory.known(startup)
 
-    async def find_pool(self, startup: Startup) -> Pool:
+    async def find_place(self, startup: Startup) -> Place:
         return await self.directory.find(startup)
 
     def admit(self, session: Session) -> None:

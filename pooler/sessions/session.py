@@ -12,7 +12,7 @@ from typing import Protocol
 import trio
 
 from pooler.links.client import ClientGone, authenticate, first_packet, read_first
-from pooler.pool import Pool
+from pooler.pool import Guest, Place, Pool
 from pooler.rules.admission import Check, Trust
 from pooler.sessions.farewell import CANCELLED, farewell
 from pooler.wire import messages
@@ -33,11 +33,11 @@ class House(Protocol):
     def check_for(self, startup: Startup) -> Check:
         """What this client has to prove."""
 
-    def known_pool(self, startup: Startup) -> Pool | None:
-        """The pool of a start-up packet that has been seen before."""
+    def known_place(self, startup: Startup) -> Place | None:
+        """Where a client belongs whose start-up packet has been seen before."""
 
-    async def find_pool(self, startup: Startup) -> Pool:
-        """The pool for a client. PostgresError: there is no such database."""
+    async def find_place(self, startup: Startup) -> Place:
+        """Where a client belongs. PostgresError: there is no such database."""
 
     def admit(self, session: Session) -> None:
         """A client has logged in: gives it its cancel key. PostgresError: there is no room."""
@@ -58,6 +58,7 @@ class Session:
     __slots__ = (
         "arrived",
         "database",
+        "guest",
         "number",
         "pool",
         "process_id",
@@ -70,6 +71,7 @@ class Session:
     def __init__(self, stream: EngineStream, number: int) -> None:
         self.stream = stream
         self.number = number
+        self.guest = Guest(number)
         self.pool: Pool | None = None
         self.user = ""
         self.database = ""
@@ -85,8 +87,8 @@ class Session:
         try:
             pool = await self._log_in(house)
             if pool is not None:
-                report = await pool.multiplexer.serve(self.stream)
-                error = farewell(report, pool.last_error)
+                report = await pool.serve(self.stream, self.guest)
+                error = self.guest.refusal or farewell(report, pool.last_error)
                 if error is not None:
                     await self._tell(error)
         except PostgresError as refusal:
@@ -113,13 +115,15 @@ class Session:
         plain = startup.version == PROTOCOL_3_0 and not startup.protocol_options
         if not (plain and isinstance(check, Trust)):
             rest = await authenticate(stream, arrival, check)
-        pool = house.known_pool(startup) or await house.find_pool(startup)
+        place = house.known_place(startup) or await house.find_place(startup)
+        pool = place.pool
         if pool.parameters is None:
             await pool.wait_parameters()
         house.admit(self)
+        self.guest = place.guest(self.number)
         stream.send_now(
             messages.AUTHENTICATION_OK
-            + pool.greeting(startup.parameters.get("application_name", ""))
+            + place.greeting()
             + messages.backend_key_data(self.process_id, self.secret)
             + _READY
         )

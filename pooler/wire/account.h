@@ -22,12 +22,13 @@ enum does {
     UNNAMES = 16,         /* the client's name is nobody's */
     SETS_UNNAMED = 32,    /* the unnamed statement is this one, on both sides; NULL: a large one */
     DROPS_UNNAMED = 64,   /* there is no unnamed statement any more, on both sides */
+    RESTORES = 256,       /* the server has the settings that its client wants */
     FORGETS = 128,        /* there may be no statements at all any more, on both sides */
 };
 
 struct entry {
     uint8_t kind; /* enum entry_kind, framing_messages.h */
-    uint8_t does; /* enum does, a set */
+    uint16_t does; /* enum does, a set */
     struct name *name;
     struct statement *statement;
 };

@@ -21,10 +21,13 @@ ffibuilder.set_source(
     const struct tb_framing *pg_framing(void);
     const struct tb_framing *pg_brief_framing(void);
     """,
-    sources=[f"{HERE}/{name}.c" for name in ("framing", "statements", "memory")],
+    sources=[f"{HERE}/{name}.c" for name in ("framing", "statements", "session", "memory")],
     depends=[
         "trio_backends/engine/framing.h",
-        *(f"{HERE}/{name}.h" for name in ("account", "framing_messages", "memory", "statements")),
+        *(
+            f"{HERE}/{name}.h"
+            for name in ("account", "framing_messages", "held", "memory", "session", "statements")
+        ),
     ],
     include_dirs=["trio_backends/engine"],
 )

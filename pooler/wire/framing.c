@@ -50,6 +50,7 @@
 #include "framing.h"
 #include "framing_messages.h"
 #include "memory.h"
+#include "session.h"
 #include "statements.h"
 
 #include <stdbool.h>
@@ -92,11 +93,14 @@ struct server {
     uint8_t flags;
     bool collecting;       /* an error, whole */
     bool dropping;         /* a message that only we have asked for */
+    bool unfit;            /* it does not take the settings that its client wants */
+    bool forward;          /* what its client asked for is already under way behind them */
     bool brief;            /* no transaction may outlast a request */
     uint8_t tag_length;    /* of a CommandComplete that is looked at; 0: none is */
     uint8_t tag[TAG_SIZE];
     struct account account;
     struct prepared prepared;
+    struct settings *settings; /* of its session; NULL: those of a new one */
 };
 
 /* --------------------------------------------------------------------------------- the account */
@@ -157,12 +161,21 @@ static void drop_all(struct server *s)
         drop_first(s);
 }
 
+static void set_settings(struct settings **at, struct settings *settings)
+{
+    settings_keep(settings);
+    settings_drop(*at);
+    *at = settings;
+}
+
 /* The first entry has been answered. Whether its answer was ours alone. */
 static inline bool pop(struct client *c, struct server *s)
 {
     struct entry *entry = account_at(&s->account, 0);
     bool swallow = entry->does & SWALLOWED_ANSWER;
 
+    if (entry->does & RESTORES)
+        set_settings(&s->settings, c->known.watch.wanted);
     if (entry->does || entry->name) {
         uncount(&s->account, entry);
         entry_done(&c->known, &s->prepared, entry);
@@ -256,6 +269,9 @@ static void fail(struct client *c, struct server *s)
         }
         if (s->account.count == 0)
             s->flags |= SKIPPING;
+    } else if (account_at(&s->account, 0)->does & RESTORES) {
+        s->unfit = true;
+        s->forward = s->account.count > 1 || !s->settings;
     } else if (account_at(&s->account, 0)->does & UNNAMES) { /* a DEALLOCATE that has failed */
         uncount(&s->account, account_at(&s->account, 0));
         s->prepared.failing = name_keep(account_at(&s->account, 0)->name);
@@ -312,6 +328,12 @@ static inline bool heed(struct client *c, struct server *s, const struct backend
 static inline bool is_swallowed(struct server *s)
 {
     return s->account.swallows && account_at(&s->account, 0)->does & SWALLOWED_ANSWER;
+}
+
+/* Within the answer to a query of ours. */
+static inline bool is_ours(struct server *s)
+{
+    return is_swallowed(s) && head_of(s) == QUERY;
 }
 
 /* The body of ReadyForQuery. */
@@ -422,12 +444,17 @@ static int pg_opening(const void *client, const uint8_t *bytes, size_t n, struct
     return scan->verdict;
 }
 
+static inline bool looks_at_statements(const struct client *c)
+{
+    return c->known.shared && c->known.shared->limit;
+}
+
 /* May a message of this type begin? Decided at its first byte, before any of it is let on. */
 static inline bool may_begin(const struct client *c, struct server *s, uint8_t type,
                              struct tb_scan *scan)
 {
     uint8_t kind = frontend_messages[type].kind;
-    uint32_t entries = c->known.shared ? STATEMENTS_ENTRIES : 1;
+    uint32_t entries = looks_at_statements(c) ? STATEMENTS_ENTRIES : 1;
 
     if (kind == PASSES ||
         (kind == ASKS && (account_reserve(&s->account, entries) || (s->flags & UNSURE))))
@@ -466,6 +493,10 @@ static bool look_at(struct client *c, struct server *s, const uint8_t *message, 
     uint32_t length = big_endian(message + 1);
     enum told told = TOLD;
 
+    if (message[0] == 'Q' && c->known.watch.shared) {
+        watch_begin(&c->known.watch, length - 4u, false);
+        watch_bytes(&c->known.watch, message + HEADER, have - HEADER);
+    }
     if (s->flags & DISTURBED) {
         statements_rename(&c->known, &s->prepared, message, have, length, out);
         enter(s, frontend_messages[message[0]].entry);
@@ -570,6 +601,59 @@ static size_t finish(struct out *out, size_t at, struct tb_scan *scan)
     return at;
 }
 
+/* Nothing owed, nothing open, and both at a message's boundary. */
+static inline bool at_rest(const struct client *c, const struct server *s)
+{
+    return !s->account.count && !(s->flags & (DISTURBED | UNSYNCED | IN_TRANSACTION)) &&
+           !midway(&c->place) && !midway(&s->place) && !c->known.held.length;
+}
+
+/* A client that begins something finds the settings of its session. False: it has to wait. */
+static bool restore(struct client *c, struct server *s, struct out *out, struct tb_scan *scan)
+{
+    struct settings *wanted = c->known.watch.wanted;
+    struct entry *entry;
+
+    c->known.watch.local = false;
+    if (s->settings == wanted)
+        return true;
+    if (!account_reserve(&s->account, 1 + STATEMENTS_ENTRIES)) {
+        scan->verdict = TB_FULL;
+        return false;
+    }
+    settings_put(out, s->settings, wanted);
+    entry = account_add(&s->account, QUERY);
+    entry->does = SWALLOWED_ANSWER | RESTORES;
+    s->account.does_count++;
+    s->account.swallows++;
+    if (settings_are_delicate(s->settings, wanted))
+        scan->verdict = TB_FULL;
+    return scan->verdict == TB_GO;
+}
+
+/* Bytes of a message's body, from `at` on; returns where they end in this chunk. */
+static inline size_t client_body(struct client *c, const uint8_t *bytes, size_t n, size_t at)
+{
+    size_t step = skip(&c->place, n - at);
+
+    if (c->known.watch.reading.on)
+        watch_bytes(&c->known.watch, bytes + at, step);
+    return at + step;
+}
+
+/* A message that is let on as it is: its text is read, if it has one. */
+static inline void watch_message(struct client *c, uint8_t type, uint32_t length)
+{
+    struct watch *watch = &c->known.watch;
+
+    if (!watch->shared)
+        return;
+    if (type == 'Q' || (type == 'P' && !looks_at_statements(c)))
+        watch_begin(watch, length - 4u, type == 'P');
+    else if (type == 'F')
+        watch->marked = true; /* a function by its number */
+}
+
 static size_t pg_from_client(void *client, void *server, const uint8_t *bytes, size_t n,
                              struct tb_scan *scan)
 {
@@ -580,7 +664,9 @@ static size_t pg_from_client(void *client, void *server, const uint8_t *bytes, s
     size_t at = 0;
 
     *scan = (struct tb_scan){.verdict = TB_GO};
-    while ((at += skip(place, n - at)) < n) {
+    if (c->known.watch.shared && at_rest(c, s) && !restore(c, s, &out, scan))
+        return finish(&out, 0, scan);
+    while ((at = client_body(c, bytes, n, at)) < n) {
         size_t start = at;
         const struct frontend *message;
         const uint8_t *head;
@@ -588,7 +674,7 @@ static size_t pg_from_client(void *client, void *server, const uint8_t *bytes, s
 
         if (place->have == 0 && !c->known.held.length && !may_begin(c, s, bytes[at], scan))
             return finish(&out, start, scan);
-        if (c->known.shared && place->have == 0 &&
+        if (place->have == 0 && looks_at_statements(c) &&
             (c->known.held.length || is_of_concern(c, s, bytes + at, n - at))) {
             if (!collect(c, s, bytes, n, &at, &out, scan))
                 return finish(&out, at, scan);
@@ -600,7 +686,8 @@ static size_t pg_from_client(void *client, void *server, const uint8_t *bytes, s
         length = big_endian(head + 1);
         if (!frontend_length_ok(message, length))
             return finish(&out, refuse(scan, invalid_length, place, start, at), scan);
-        if (message->entry == QUERY && c->known.shared)
+        watch_message(c, head[0], length);
+        if (message->entry == QUERY && looks_at_statements(c))
             enter_query(c, s, bytes + at, n - at, length - 4u);
         else if (message->kind == ASKS)
             enter(s, message->entry);
@@ -680,6 +767,17 @@ static inline void header_seen(struct server *s, bool swallow, const uint8_t *he
         out_put(out, head, HEADER);
 }
 
+/* It has said what it does not like about the settings. Either its client has heard that, or the next
+ * server is to try. */
+static size_t unfit(struct server *s, struct out *out, size_t start, bool split,
+                    struct tb_scan *scan)
+{
+    stop(scan, s->forward ? TB_BAD : TB_UNFIT, "a session's settings could not be restored");
+    give_up(s);
+    s->type = 'E'; /* that is what its client has heard last, if anything */
+    return finish(out, split ? 0 : start, scan);
+}
+
 /* Behind a ReadyForQuery that the client is told of no more, nor of the CommandComplete before it
  * (which begins at `command`, in this chunk, if it is below `at`): an error takes their place. */
 static size_t refused(const uint8_t *bytes, size_t at, size_t command, struct out *out,
@@ -739,7 +837,15 @@ static size_t pg_from_server(void *client, void *server, const uint8_t *bytes, s
         s->type = head[0];
         if (s->brief && s->type != 'Z')
             command = s->type == 'C' && !split ? start : SIZE_MAX;
-        swallow = heed(c, s, message) || (message->kind == READY && is_swallowed(s));
+        swallow = is_ours(s) && !s->forward;
+        if (s->unfit && message->kind == READY)
+            return unfit(s, &out, start, split, scan);
+        if (heed(c, s, message) || (message->kind == READY && is_swallowed(s)))
+            swallow = true;
+        if (s->forward)
+            swallow = false;
+        if (head[0] == 'S' && c->known.watch.shared && !swallow && !c->known.watch.local)
+            c->known.watch.marked = true;
         place->remaining = length - 4u;
         if (c->known.shared) {
             if (s->prepared.failing && length > LONGEST_ERROR)
@@ -765,7 +871,11 @@ static int pg_standing(const void *client, const void *server)
     if (s->account.count || (s->flags & (SKIPPING | COPY_IN)) || midway(&s->place) ||
         midway(&c->place) || c->known.held.length)
         return TB_BUSY;
-    return s->flags & (UNSYNCED | IN_TRANSACTION) ? TB_OPEN : TB_APART;
+    if (s->flags & (UNSYNCED | IN_TRANSACTION))
+        return TB_OPEN;
+    if (c->known.watch.marked)
+        return TB_ASK;
+    return c->known.watch.kept ? TB_KEPT : TB_APART;
 }
 
 static int pg_last_words(const void *server)
@@ -777,9 +887,11 @@ static int pg_last_words(const void *server)
     return s->type == 'E' ? TB_WORDS_ERROR : TB_WORDS_WHOLE;
 }
 
-static void *pg_shared_new(uint64_t limit)
+#define WATCHES (1ull << 32) /* in the option of a multiplexer; below it, a limit of statements */
+
+static void *pg_shared_new(uint64_t option)
 {
-    return limit ? shared_new(limit < UINT32_MAX ? (uint32_t)limit : UINT32_MAX) : NULL;
+    return option ? shared_new((uint32_t)option, option & WATCHES) : NULL;
 }
 
 static void pg_shared_free(void *shared)
@@ -789,11 +901,16 @@ static void pg_shared_free(void *shared)
 
 static void pg_client_new(void *client, void *shared)
 {
-    ((struct client *)client)->known.shared = shared;
+    struct known *known = &((struct client *)client)->known;
+
+    known->shared = shared;
+    if (known->shared && known->shared->watches)
+        known->watch.shared = shared;
 }
 
 static void pg_client_free(void *client)
 {
+    watch_free(&((struct client *)client)->known.watch);
     known_free(&((struct client *)client)->known);
 }
 
@@ -817,7 +934,7 @@ static void pg_server_fresh(void *server)
     prepared_fresh(&s->prepared);
     s->place = (struct place){0};
     s->type = s->flags = s->tag_length = 0;
-    s->collecting = s->dropping = false;
+    s->collecting = s->dropping = s->unfit = s->forward = false;
     s->account.many = NULL;
     s->account.first = 0;
 }
@@ -832,7 +949,40 @@ static void pg_server_free(void *server)
     struct server *s = server;
 
     pg_server_fresh(s);
+    set_settings(&s->settings, NULL);
     prepared_free(&s->prepared);
+}
+
+/* About all: the words that mark a client. About a client or a server: its session's settings. */
+static void pg_told(void *shared, void *client, void *server, const uint8_t *bytes, size_t n)
+{
+    struct settings *settings;
+
+    if (!client && !server) {
+        if (shared)
+            session_words(shared, bytes, n);
+        return;
+    }
+    settings = shared ? settings_told(shared, bytes, n) : NULL;
+    if (client) {
+        struct watch *watch = &((struct client *)client)->known.watch;
+
+        set_settings(&watch->wanted, settings);
+        watch->marked = watch->local = false;
+        watch->kept = settings_keep_told(bytes, n);
+        held_clear(&watch->noted);
+    }
+    if (server)
+        set_settings(&((struct server *)server)->settings, settings);
+    settings_drop(settings);
+}
+
+static const uint8_t *pg_noted(const void *client, size_t *n)
+{
+    const struct held *noted = &((const struct client *)client)->known.watch.noted;
+
+    *n = noted->length;
+    return noted->bytes;
 }
 
 /* Declared here too: cffi's generated file has the same lines, and needs no header for them. */
@@ -858,6 +1008,8 @@ const struct tb_framing *pg_framing(void)
         .last_words = pg_last_words,
         .server_fresh = pg_server_fresh,
         .server_handled = pg_server_handled,
+        .told = pg_told,
+        .noted = pg_noted,
     };
     return &framing;
 }

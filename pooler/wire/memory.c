@@ -163,9 +163,53 @@ struct statement *intern(struct shared *shared, const uint8_t *text, uint32_t le
     snprintf(found->label, sizeof found->label, LABEL "%llu",
              (unsigned long long)shared->next_id++);
     memcpy(found->text, text, length);
+    found->watched = shared->watches && watch_would_mark(shared, text, length);
     shared->buckets[hash & (shared->room - 1)] = found;
     shared->count++;
     return found;
+}
+
+/* ----------------------------------------------------------------------------------- settings */
+
+struct settings *settings_intern(struct shared *shared, const uint8_t *text, uint32_t length,
+                                 bool delicate)
+{
+    uint64_t hash = hash_of(text, length);
+    struct settings *found = NULL;
+
+    if (shared->settings.room)
+        found = shared->settings.buckets[hash & (shared->settings.room - 1)];
+    for (; found; found = found->next)
+        if (found->hash == hash && found->length == length && !memcmp(found->text, text, length))
+            return settings_keep(found);
+    GROW(&shared->settings, struct settings, node->hash);
+    found = grown(NULL, sizeof *found + length);
+    *found = (struct settings){
+        .next = shared->settings.buckets[hash & (shared->settings.room - 1)],
+        .shared = shared,
+        .hash = hash,
+        .refs = 1,
+        .length = length,
+        .delicate = delicate,
+    };
+    memcpy(found->text, text, length);
+    shared->settings.buckets[hash & (shared->settings.room - 1)] = found;
+    shared->settings.count++;
+    return found;
+}
+
+void settings_drop(struct settings *settings)
+{
+    struct settings **at;
+
+    if (!settings || --settings->refs)
+        return;
+    at = &settings->shared->settings.buckets[settings->hash & (settings->shared->settings.room - 1)];
+    while (*at != settings)
+        at = &(*at)->next;
+    *at = settings->next;
+    settings->shared->settings.count--;
+    free(settings);
 }
 
 /* -------------------------------------------------------------------------------------- names */
@@ -382,11 +426,11 @@ void prepared_handled(struct prepared *prepared)
     prepared->stray_unnamed = true;
 }
 
-struct shared *shared_new(uint32_t limit)
+struct shared *shared_new(uint32_t limit, bool watches)
 {
     struct shared *shared = grown(NULL, sizeof *shared);
 
-    *shared = (struct shared){.limit = limit, .next_id = FIRST_ID};
+    *shared = (struct shared){.limit = limit, .watches = watches, .next_id = FIRST_ID};
     return shared;
 }
 
@@ -395,6 +439,8 @@ void shared_free(struct shared *shared)
     if (!shared)
         return;
     free(shared->buckets);
+    free(shared->settings.buckets);
+    held_clear(&shared->words);
     free(shared->scratch);
     free(shared);
 }

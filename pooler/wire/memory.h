@@ -15,7 +15,18 @@ struct statement {
     uint64_t hash;
     uint32_t refs;
     uint32_t length; /* of the text: a Parse message behind the name */
+    bool watched; /* whoever runs it may change the session */
     char label[LABEL_SIZE];
+    uint8_t text[];
+};
+
+struct settings { /* of a session, as Python writes them: literals, each with a NUL */
+    struct settings *next;
+    struct shared *shared;
+    uint64_t hash;
+    uint32_t refs;
+    uint32_t length;
+    bool delicate;
     uint8_t text[];
 };
 
@@ -38,6 +49,12 @@ struct shared {
     uint32_t count, room;
     uint32_t limit; /* statements on one server */
     uint64_t next_id;
+    struct {
+        struct settings **buckets;
+        uint32_t count, room;
+    } settings;
+    bool watches;
+    struct held words; /* that mark a client, by the operator's will */
     uint8_t *scratch;
     size_t scratch_room;
 };
@@ -51,6 +68,10 @@ struct statement *statement_keep(struct statement *);
 void statement_drop(struct statement *);
 /* For known->unnamed and prepared->unnamed. */
 void set_unnamed(struct statement **unnamed, struct statement *);
+
+/* These settings, a reference to which is the caller's. */
+struct settings *settings_intern(struct shared *, const uint8_t *text, uint32_t length,
+                                 bool delicate);
 
 /* A name that nobody knows yet. Takes over the caller's reference to the statement. */
 struct name *name_new(const uint8_t *text, size_t length, struct statement *);

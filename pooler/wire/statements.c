@@ -192,7 +192,7 @@ struct request {
     uint32_t length;
 };
 
-static struct entry *enter_with(const struct request *r, uint8_t kind, uint8_t does,
+static struct entry *enter_with(const struct request *r, uint8_t kind, uint16_t does,
                                 struct statement *statement, struct name *name)
 {
     struct entry *entry = account_add(r->account, kind);
@@ -208,7 +208,7 @@ static struct entry *enter_with(const struct request *r, uint8_t kind, uint8_t d
 }
 
 static void put_close(const struct request *r, const char *label, struct statement *statement,
-                      uint8_t does)
+                      uint16_t does)
 {
     size_t length = strlen(label) + 1;
 
@@ -357,6 +357,22 @@ static enum told bad(const char **why, const char *what)
     return TOLD_BAD;
 }
 
+/* Whoever binds it may be about to change the session. */
+static void watch_bound(const struct request *r, const struct statement *statement, uint8_t kind)
+{
+    struct watch *watch = &r->known->watch;
+
+    if (!watch->shared || kind != BIND)
+        return;
+    if (!statement) {
+        watch->marked |= r->prepared->large_unnamed;
+    } else if (statement->watched) {
+        watch_begin(watch, statement->length, false);
+        watch_bytes(watch, statement->text, statement->length);
+        watch_values(watch, r->message + HEADER, r->have - HEADER);
+    }
+}
+
 static enum told request_unnamed(const struct request *r, uint8_t kind)
 {
     struct statement *wanted = r->known->unnamed, *there = r->prepared->unnamed;
@@ -374,6 +390,9 @@ static enum told request_unnamed(const struct request *r, uint8_t kind)
             put_close(r, "", NULL, DROPS_UNNAMED);
         }
     }
+    if (outlook.entry && outlook.entry->does & SETS_UNNAMED)
+        wanted = outlook.entry->statement;
+    watch_bound(r, wanted, kind);
     put_as_it_is(r);
     enter_with(r, kind, 0, NULL, NULL);
     return TOLD;
@@ -397,6 +416,7 @@ static enum told request_use(const struct request *r, struct text text, uint8_t 
         return TOLD_LATER;
     if (!put_renamed(r, text, "", name->statement->label, strlen(name->statement->label)))
         return bad(why, too_long);
+    watch_bound(r, name->statement, kind);
     enter_with(r, kind, 0, NULL, name);
     return TOLD;
 }
@@ -440,6 +460,8 @@ static enum told request_parse_unnamed(const struct request *r)
 
     if (whole && well_formed(text, n))
         statement = intern(r->known->shared, text, n);
+    else if (r->known->watch.shared)
+        r->known->watch.marked = true; /* too long to be read */
     put_as_it_is(r);
     enter_with(r, PARSE, SETS_UNNAMED, statement, NULL);
     statement_drop(statement);
@@ -657,7 +679,7 @@ static struct statement *to_spare(const struct request *r, struct statement *wan
 
 /* Tells PostgreSQL to deallocate something, so that its answer is the one that is due: the statement
  * itself; or where the server lacks it, one that can be spared, or one prepared for that. */
-static enum told put_deallocate(const struct request *r, struct name *name, uint8_t does,
+static enum told put_deallocate(const struct request *r, struct name *name, uint16_t does,
                                 bool synced)
 {
     bool later;
@@ -679,7 +701,7 @@ static enum told put_deallocate(const struct request *r, struct name *name, uint
     snprintf(query, sizeof query, "DEALLOCATE \"%s\"", label);
     put_message(r->out, 'Q', strlen(query) + 1);
     out_put(r->out, query, strlen(query) + 1);
-    enter_with(r, QUERY, (uint8_t)(UNNAMES | does | (statement ? DISMISSES : 0)), statement, name);
+    enter_with(r, QUERY, (uint16_t)(UNNAMES | does | (statement ? DISMISSES : 0)), statement, name);
     return TOLD;
 }
 

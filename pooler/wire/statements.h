@@ -11,6 +11,8 @@
 #include <stdint.h>
 
 #include "account.h"
+#include "held.h"
+#include "session.h"
 
 struct shared;
 struct slot;
@@ -38,23 +40,15 @@ void out_put(struct out *, const void *bytes, size_t n);
 void out_finish(struct out *, size_t at);
 const uint8_t *out_bytes(const struct out *);
 
-/* The beginning of a message, collected from several chunks. */
-struct held {
-    uint8_t *bytes;
-    uint32_t length, room;
-};
-
-void held_add(struct held *, const uint8_t *bytes, size_t n);
-void held_clear(struct held *);
-
 /* A client's side. */
 struct known {
-    struct shared *shared; /* NULL: statements are not looked at */
+    struct shared *shared; /* NULL: nothing is looked at */
     struct name **buckets;
     uint32_t count, room;
     size_t bytes;               /* of the texts it has names for */
     struct statement *unnamed;
     struct held held;
+    struct watch watch;
 };
 
 /* A server's side. */
@@ -70,7 +64,9 @@ struct prepared {
     struct held held;
 };
 
-struct shared *shared_new(uint32_t limit);
+/* limit: statements on a server; 0: they are not looked at. watches: what clients do to their sessions
+ * is. */
+struct shared *shared_new(uint32_t limit, bool watches);
 void shared_free(struct shared *);
 void known_free(struct known *);
 void prepared_free(struct prepared *);

@@ -32,6 +32,8 @@ ffi.cdef(
         int (*last_words)(const void *);
         void (*server_fresh)(void *);
         void (*server_handled)(void *);
+        void (*told)(void *, void *, void *, const uint8_t *, size_t);
+        const uint8_t *(*noted)(const void *, size_t *);
     };
     struct client { char half; };
     struct server { uint32_t owed; char half, open, error; };
@@ -137,7 +139,7 @@ def new(_member: Any, _shared: Any) -> None:
 _TABLE = ffi.new(
     "struct tb_framing *",
     {
-        "abi": 2,
+        "abi": 3,
         "client_size": ffi.sizeof("struct client"),
         "server_size": ffi.sizeof("struct server"),
         "opening": opening,

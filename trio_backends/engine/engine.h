@@ -401,6 +401,8 @@ enum tb_server_news {
     TB_SERVER_ORPHANED,        /* its client is gone: tb_member_standing() tells what is left behind */
     TB_SERVER_IDLE,            /* longer than the idle limit */
     TB_SERVER_RETIRED,         /* asked to retire when free, and it is */
+    TB_SERVER_ASKED,           /* the framing wants to know of it before it parts from its client */
+    TB_SERVER_UNFIT,           /* tb_member_why(): it could not serve its client; others may */
 };
 
 struct tb_mux_limits { /* nanoseconds; 0: no limit */
@@ -429,10 +431,22 @@ void tb_mux_stats(const struct tb_mux *, struct tb_mux_stats *);
 uint32_t tb_mux_waiting(const struct tb_mux *);
 void tb_mux_dismiss(struct tb_mux *); /* all that wait now: TB_CLIENT_DISMISSED */
 
-void tb_mux_add_client(struct tb_mux *, struct tb_stream *);
+/* Python's word to the framing, about all members. */
+void tb_mux_tell(struct tb_mux *, const uint8_t *bytes, size_t n);
+/* With what the framing is to be told of the client; n 0: nothing. */
+void tb_mux_add_client(struct tb_mux *, struct tb_stream *, const uint8_t *bytes, size_t n);
 void tb_mux_add_server(struct tb_mux *, struct tb_stream *);
 /* The server that Python holds is clean again: let it serve. */
 void tb_server_ready(struct tb_stream *);
+/* What the framing has noted of the client of this server for Python. */
+const uint8_t *tb_server_noted(const struct tb_stream *, size_t *n);
+uint64_t tb_server_client(const struct tb_stream *); /* the token of its client, or 0 */
+/* Python's word to the framing, about a server that it holds. */
+void tb_server_tell(struct tb_stream *, const uint8_t *bytes, size_t n);
+/* The answer to TB_SERVER_ASKED: about the client, to which `forward` is sent; the two go on. False: the
+ * client has gone meanwhile, and the server is still Python's. */
+bool tb_server_answer(struct tb_stream *, const uint8_t *bytes, size_t n, const uint8_t *forward,
+                      size_t length);
 /* Takes a stream out, whatever it is doing; it is Python's then. A client's server becomes an orphan;
  * a server's client hears that it was lost. */
 void tb_mux_remove(struct tb_stream *);

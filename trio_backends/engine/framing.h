@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TB_FRAMING_ABI 2
+#define TB_FRAMING_ABI 3
 
 /* What a scan says of the bytes it was given. */
 enum tb_verdict {
@@ -23,6 +23,7 @@ enum tb_verdict {
     TB_LEAVE,  /* the client says goodbye; the bytes from there on go nowhere */
     TB_FULL,   /* what comes next cannot go on before answers have come: keep the rest until then */
     TB_BAD,    /* the protocol is violated at the byte after those consumed; why says how */
+    TB_UNFIT,  /* from_server: this server cannot serve the client, of which nothing has gone on */
     TB_REFUSED, /* from_server only: what the client has done is not allowed to it, as why says; what
                  * goes on of the bytes consumed is the last that it hears */
 };
@@ -43,6 +44,8 @@ enum tb_standing {
     TB_OPEN,      /* nothing owed, both at a boundary, but something is open: a transaction, say */
     TB_BUSY,      /* an answer is owed, a message is half through, or a copy is under way */
     TB_UNSURE,    /* the account no longer holds: never part them, close the server in the end */
+    TB_KEPT,      /* nothing owed, nothing open, but the client has something that only this server has */
+    TB_ASK,       /* the same, perhaps: Python has to find out before they may part */
 };
 
 /* What the client has heard from its server last: may we still tell it something of our own? */
@@ -84,6 +87,12 @@ struct tb_framing {
     void (*server_fresh)(void *server);
     /* Python has had the server to itself, and may have run statements on it. */
     void (*server_handled)(void *server);
+
+    /* Python's word to the framing, in whatever form they have agreed on: about a client, about a server,
+     * or (both NULL) about all members. */
+    void (*told)(void *shared, void *client, void *server, const uint8_t *bytes, size_t n);
+    /* What the framing has noted of a client for Python. Good until the client's next bytes. */
+    const uint8_t *(*noted)(const void *client, size_t *n);
 };
 
 #endif

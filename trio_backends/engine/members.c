@@ -16,10 +16,17 @@ static struct tb_member *member_new(struct tb_mux *mux, struct tb_stream *stream
     return member;
 }
 
-void tb_mux_add_client(struct tb_mux *mux, struct tb_stream *stream)
+void tb_mux_tell(struct tb_mux *mux, const uint8_t *bytes, size_t n)
+{
+    mux->framing->told(mux->shared, NULL, NULL, bytes, n);
+}
+
+void tb_mux_add_client(struct tb_mux *mux, struct tb_stream *stream, const uint8_t *bytes, size_t n)
 {
     struct tb_member *client = member_new(mux, stream, mux->framing->client_size);
     mux->framing->client_new(client->framing, mux->shared);
+    if (n)
+        mux->framing->told(mux->shared, client->framing, NULL, bytes, n);
     client->client = true;
     mux->stats.clients++;
     mux_admit(client);
@@ -48,6 +55,40 @@ void tb_server_ready(struct tb_stream *stream)
         mux_free_server(server);
         mux_serve(server->mux);
     }
+}
+
+const uint8_t *tb_server_noted(const struct tb_stream *stream, size_t *n)
+{
+    const struct tb_member *client = stream->member->peer;
+    *n = 0;
+    return client ? client->mux->framing->noted(client->framing, n) : NULL;
+}
+
+uint64_t tb_server_client(const struct tb_stream *stream)
+{
+    const struct tb_member *client = stream->member->peer;
+    return client ? client->stream->token : 0;
+}
+
+void tb_server_tell(struct tb_stream *stream, const uint8_t *bytes, size_t n)
+{
+    struct tb_mux *mux = stream->member->mux;
+    mux->framing->told(mux->shared, NULL, stream->member->framing, bytes, n);
+}
+
+bool tb_server_answer(struct tb_stream *stream, const uint8_t *bytes, size_t n,
+                      const uint8_t *forward, size_t length)
+{
+    struct tb_member *server = stream->member, *client = server->peer;
+    struct tb_mux *mux = server->mux;
+    if (!client)
+        return false;
+    mux->framing->told(mux->shared, client->framing, NULL, bytes, n);
+    if (length)
+        tb_stream_push_copy(client->stream, forward, length);
+    mux_resume(client);
+    mux_serve(mux);
+    return true;
 }
 
 static void remove_server(struct tb_member *server)

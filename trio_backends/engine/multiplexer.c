@@ -112,9 +112,10 @@ void mux_client_gone(struct tb_member *client, enum tb_client_news news)
         server->standing = (uint8_t)mux->framing->standing(client->framing, server->framing);
         client->words = (uint8_t)mux->framing->last_words(server->framing);
         server->goodbye = news == TB_CLIENT_LEFT;
-        if (server->standing == TB_APART && !mux->sticky && !server->stream->out.first) {
+        if (server->standing == TB_APART && !mux->sticky && !server->stream->out.first &&
+            server->state != SERVER_PARKED) {
             mux_free_server(server);
-        } else {
+        } else if (server->state != SERVER_PARKED) { /* else Python is with it already */
             tb_stream_want(server->stream, false);
             mux_park(server, TB_SERVER_ORPHANED);
         }
@@ -287,6 +288,14 @@ static void part(struct tb_member *client, struct tb_member *server)
         begin_from_queue(client);
 }
 
+/* Python has to look at the server before anything else happens to the two. */
+static void ask(struct tb_member *client, struct tb_member *server)
+{
+    mux_unlist(client);
+    client->state = CLIENT_PAUSED;
+    mux_park(server, TB_SERVER_ASKED);
+}
+
 /* After every piece, either way: how do they stand? */
 static void consider_parting(struct tb_member *client)
 {
@@ -295,14 +304,20 @@ static void consider_parting(struct tb_member *client)
     int standing = mux->framing->standing(client->framing, server->framing);
     if (standing == TB_OPEN && !client->list)
         list_add(&mux->clients_open, client, mux->limits.open_idle);
-    if (standing != TB_APART || !client->busy_since) /* a sticky server said something unasked */
+    if (standing == TB_ASK) {
+        ask(client, server);
+        return;
+    }
+    if (standing != TB_APART && standing != TB_KEPT)
+        return;
+    if (!client->busy_since) /* a sticky server said something unasked */
         return;
     mux->stats.transactions++;
     int64_t busy = mux->engine->now - client->busy_since;
     mux->stats.busy_ns += (uint64_t)busy;
     count_time(mux->stats.busy_histogram, busy);
     client->busy_since = 0;
-    if (!mux->sticky) {
+    if (!mux->sticky && standing == TB_APART) {
         part(client, server);
         mux_serve(mux);
     } else if (client->leaving) {
@@ -310,6 +325,49 @@ static void consider_parting(struct tb_member *client)
     } else {
         list_add(&mux->clients_idle, client, mux->limits.client_idle);
     }
+}
+
+/* What a server said while it was Python's, unasked, goes to its client. */
+static bool hear_from_queue(struct tb_member *client, struct tb_member *server)
+{
+    struct tb_mux *mux = client->mux;
+    while (server->stream->in.first) {
+        struct tb_segment *segment = server->stream->in.first;
+        struct tb_scan scan = {0};
+        size_t length = segment->length;
+        size_t n = mux->framing->from_server(client->framing, server->framing, segment->bytes,
+                                             length, &scan);
+        tb_stream_push_copy(client->stream, scan.instead ? scan.instead : segment->bytes,
+                            scan.instead ? scan.instead_length : n);
+        tb_queue_drop(mux->engine, &server->stream->in, n);
+        if (n < length) {
+            server->why = scan.why;
+            mux_server_gone(server, TB_SERVER_VIOLATION);
+            return false;
+        }
+    }
+    if (server->stream->ended || server->stream->error)
+        mux_server_gone(server, TB_SERVER_LOST);
+    return client->peer == server;
+}
+
+void mux_resume(struct tb_member *client)
+{
+    struct tb_member *server = client->peer;
+    client->state = CLIENT_JOINED;
+    server->state = SERVER_JOINED;
+    server->stream->owner = &mux_server_owner;
+    server->stream->reader_waits = server->stream->sender_waits = false;
+    if (!hear_from_queue(client, server))
+        return;
+    tb_stream_want(server->stream, !client->stream->choked);
+    begin_busy(client); /* so that what has become of it is looked at */
+    consider_parting(client);
+    if (client->state != CLIENT_JOINED || client->peer != server)
+        return;
+    tb_stream_want(client->stream, !server->stream->choked);
+    if (client->stream->in.first && pump(client))
+        consider_parting(client);
 }
 
 /* What was consumed goes out, or what the framing puts in its place. */
@@ -403,6 +461,16 @@ static const struct tb_owner client_owner = {
 
 /* ---------------------------------------------------------------- bytes from servers */
 
+/* The client, of which nothing has gone on, tries another. */
+static void unfit(struct tb_member *client, struct tb_member *server)
+{
+    unjoin(client, server);
+    tb_stream_want(server->stream, false);
+    mux_park(server, TB_SERVER_UNFIT);
+    start_waiting(client);
+    mux_serve(client->mux);
+}
+
 static void server_received(struct tb_stream *stream, struct tb_lent *lent)
 {
     struct tb_member *server = stream->member;
@@ -427,7 +495,10 @@ static void server_received(struct tb_stream *stream, struct tb_lent *lent)
     }
     if (n < lent->length) {
         server->why = scan.why;
-        mux_server_gone(server, TB_SERVER_VIOLATION);
+        if (scan.verdict == TB_UNFIT)
+            unfit(client, server);
+        else
+            mux_server_gone(server, TB_SERVER_VIOLATION);
         return;
     }
     if (client->stream->choked)

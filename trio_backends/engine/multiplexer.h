@@ -5,7 +5,7 @@
 #include "engine.h"
 
 enum state {
-    CLIENT_IDLE = 1, CLIENT_WAITING, CLIENT_WITHDRAWN, CLIENT_JOINED, CLIENT_GONE,
+    CLIENT_IDLE = 1, CLIENT_WAITING, CLIENT_WITHDRAWN, CLIENT_JOINED, CLIENT_PAUSED, CLIENT_GONE,
     SERVER_IDLE, SERVER_JOINED, SERVER_PARKED, SERVER_HELD,
 };
 
@@ -44,6 +44,8 @@ struct tb_mux {
 extern const struct tb_owner mux_server_owner;
 
 void mux_unlist(struct tb_member *);
+/* Both go on from where they were when Python was asked. */
+void mux_resume(struct tb_member *client);
 /* A client that comes in: it may have sent something already, or have gone. */
 void mux_admit(struct tb_member *client);
 /* Joins those who wait longest with the servers that are idle. */

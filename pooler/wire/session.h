@@ -1,0 +1,74 @@
+/* What a client leaves behind in its session beside prepared statements; session.c tells how.
+ *
+ * Two things are known of a client: the settings that its session has, which are made so on every
+ * server that it gets; and whether it may have changed anything since somebody looked.
+ */
+#ifndef PG_SESSION_H
+#define PG_SESSION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "held.h"
+
+struct shared;
+struct settings;
+struct out;
+
+#define LONGEST_WORD 128u
+
+/* Reading a text, byte by byte, for words that may change the session. */
+struct reading {
+    uint32_t left;     /* bytes of the text still to come */
+    uint8_t length;    /* of the word; LONGEST_WORD: it is longer than any of interest */
+    uint8_t previous;  /* enum word: the word before */
+    uint8_t last;      /* the byte before */
+    uint8_t comment;   /* enum comment */
+    uint8_t depth;     /* of parentheses within the arguments of set_config() */
+    uint8_t argument;  /* enum argument: the last one */
+    bool on;           /* a text is being read */
+    bool name;         /* a Parse message: up to a NUL this is no text yet */
+    bool start;        /* no word of this statement has been seen */
+    bool setting;      /* the word before was SET, at the start */
+    bool calling;      /* within a call of set_config() */
+    bool quoted;       /* within a string there */
+    uint8_t word[LONGEST_WORD];
+};
+
+/* A client's side. */
+struct watch {
+    struct shared *shared;           /* NULL: not watched */
+    struct settings *wanted;         /* NULL: those of a new server */
+    struct held noted;               /* words for Python, each with a NUL */
+    bool marked;                     /* its session may have changed: ask the server */
+    bool kept;                       /* it has something that only this server has */
+    bool local;                      /* what it set, it set for the transaction */
+    struct reading reading;
+};
+
+void watch_free(struct watch *);
+
+/* A text of so many bytes begins, or the body of a Parse message. */
+void watch_begin(struct watch *, uint32_t length, bool parse);
+void watch_bytes(struct watch *, const uint8_t *bytes, size_t n);
+/* The values that are bound to a statement which marks: a setting's name may be among them. */
+void watch_values(struct watch *, const uint8_t *bytes, size_t n);
+/* Whether a text would mark its client. */
+bool watch_would_mark(struct shared *, const uint8_t *text, uint32_t length);
+
+/* Words that mark a client, beside those that are known: each with a NUL. */
+void session_words(struct shared *, const uint8_t *bytes, size_t n);
+
+/* Settings as Python writes them (pooler.wire.session): flags, then literals of names and values. */
+struct settings *settings_told(struct shared *, const uint8_t *bytes, size_t n);
+bool settings_keep_told(const uint8_t *bytes, size_t n);
+struct settings *settings_keep(struct settings *);
+void settings_drop(struct settings *);
+
+/* Whether the client's next request has to wait until the server has changed from one to the other. */
+bool settings_are_delicate(const struct settings *from, const struct settings *to);
+/* A query that changes a server from one to the other. */
+void settings_put(struct out *, const struct settings *from, const struct settings *to);
+
+#endif
