@@ -45,7 +45,7 @@ class ServerNews(enum.IntEnum):
     ORPHANED = lib.TB_SERVER_ORPHANED  # its client is gone; Multiplexer.remains() says what is left
     IDLE = lib.TB_SERVER_IDLE  # longer than the limit
     RETIRED = lib.TB_SERVER_RETIRED  # it was asked to retire when free
-    ASKED = lib.TB_SERVER_ASKED  # the framing has to be told of it: Multiplexer.answer()
+    ASKED = lib.TB_SERVER_ASKED  # the framing has to be told of it: Multiplexer.settle()
     UNFIT = lib.TB_SERVER_UNFIT  # it could not serve its client; others may
 
 
@@ -312,7 +312,7 @@ class Multiplexer:
         """Tells the framing something about a server that is parked."""
         lib.tb_server_tell(_pointer(stream), data, len(data))
 
-    def answer(self, stream: EngineStream, data: bytes, forward: bytes = b"") -> bool:
+    def settle(self, stream: EngineStream, data: bytes, forward: bytes = b"") -> bool:
         """The answer to ``ServerNews.ASKED``: what the framing is to know of the client, to which
         ``forward`` is sent first. The two go on from where they were.
 

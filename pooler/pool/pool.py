@@ -366,24 +366,31 @@ class Pool:
     async def _look(self, server: Server) -> bool:
         """The framing asks, for a client that may have changed its session. Whether the server
         serves on."""
-        mux, stream = self.multiplexer, server.stream
-        token = mux.client_token(stream)
-        guest = self._guests.get(token) if token is not None else None
-        names, remarks = read_noted(mux.noted(stream))
         with trio.move_on_after(CLEANING_TIMEOUT):
             try:
-                if guest is None:
-                    return await self._undo(server)
-                state, aside = await server.look(guest.names(names))
-                told = guest.see(state, remarks)
-                mux.tell_server(stream, told_settings(state.settings, delicate=state.delicate))
-                self._note_pins(server, guest)
-                if guest.refusal is None and mux.answer(stream, told, aside + guest.reset(state)):
+                if await self._answer(server):
                     return True
-                return await self._undo(server)
+                # The client has gone meanwhile, or is to go.
+                if await self._undo(server):
+                    self.multiplexer.server_ready(server.stream)
+                    return True
             except PostgresError as error:
                 self._log.warning("a server could not be asked", error=str(error))
         return False
+
+    async def _answer(self, server: Server) -> bool:
+        """Whether the client is still there, and the two go on."""
+        mux, stream = self.multiplexer, server.stream
+        token = mux.client_token(stream)
+        guest = self._guests.get(token) if token is not None else None
+        if guest is None:
+            return False
+        names, remarks = read_noted(mux.noted(stream))
+        state, aside = await server.look(guest.names(names))
+        told = guest.see(state, remarks)
+        mux.tell_server(stream, told_settings(state.settings, delicate=state.delicate))
+        self._note_pins(server, guest)
+        return guest.refusal is None and mux.settle(stream, told, aside + guest.reset(state))
 
     def _note_pins(self, server: Server, guest: Guest) -> None:
         new = sorted(guest.unlogged())

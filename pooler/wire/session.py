@@ -41,7 +41,7 @@ def _escaped(character: str) -> str:
 def told_settings(
     settings: Iterable[Setting], *, delicate: bool = False, kept: bool = False
 ) -> bytes:
-    """For ``Multiplexer.serve``, ``answer`` and ``tell_server``.
+    """For ``Multiplexer.serve``, ``settle`` and ``tell_server``.
 
     Args:
         settings: names and values, in the order in which they are to be set.

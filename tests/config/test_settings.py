@@ -34,6 +34,8 @@ def test_the_defaults() -> None:
         "max_servers": 20,
         "min_servers": 0,
         "max_prepared_statements": 200,
+        "pins": "allow",
+        "pin_on": (),
         "query_wait_timeout": 120,
         "server_connect_timeout": 15,
         "server_idle_timeout": 600,

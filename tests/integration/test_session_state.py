@@ -1,4 +1,4 @@
-"""What a client has in its session, in transaction mode: it follows the client, or keeps its server."""
+"""Transaction mode: what a client has in its session follows it, or keeps its server for it."""
 
 from __future__ import annotations
 
@@ -128,16 +128,17 @@ def test_a_role_that_is_gone_is_not_done_without(connect: Connect, pg: EmbeddedP
     other.execute("CREATE ROLE passing")
     mine.execute("SET ROLE passing")
     other.execute("DROP ROLE passing")
-    with pytest.raises(psycopg.OperationalError) as caught:
+    with pytest.raises(psycopg.Error, match='"passing" does not exist'):
         mine.execute("SELECT current_user")
-    assert "passing" in str(caught.value)
     assert other.execute("SELECT 1").fetchone() == (1,)
 
 
 # -- start-up parameters -------------------------------------------------------------------
 
 
-def test_start_up_parameters_share_servers(connect: Connect, pg: EmbeddedPostgres, user: str) -> None:
+def test_start_up_parameters_share_servers(
+    connect: Connect, pg: EmbeddedPostgres, user: str
+) -> None:
     plain = connect(application_name="plain")
     special = connect(application_name="special", options="-c work_mem=9MB -c TimeZone=Asia/Tokyo")
     assert special.info.parameter_status("TimeZone") == "Asia/Tokyo"
@@ -159,7 +160,7 @@ def test_reset_goes_back_to_the_start_up_parameters(connect: Connect) -> None:
 
 
 def test_a_bad_start_up_parameter_is_refused_in_the_server_s_words(connect: Connect) -> None:
-    with pytest.raises(psycopg.OperationalError, match='unrecognized.*"no_such_setting"'):
+    with pytest.raises(psycopg.OperationalError, match=r'unrecognized.*"no_such_setting"'):
         connect(options="-c no_such_setting=1")
 
 
@@ -168,7 +169,11 @@ def test_a_bad_start_up_parameter_is_refused_in_the_server_s_words(connect: Conn
 PINS = [
     ("LISTEN", "LISTEN news", "UNLISTEN *"),
     ("advisory lock", "SELECT pg_advisory_lock(42)", "SELECT pg_advisory_unlock(42)"),
-    ("advisory lock", "SELECT pg_try_advisory_lock_shared(1, 2)", "SELECT pg_advisory_unlock_all()"),
+    (
+        "advisory lock",
+        "SELECT pg_try_advisory_lock_shared(1, 2)",
+        "SELECT pg_advisory_unlock_all()",
+    ),
     ("temporary object", "CREATE TEMP TABLE mine (a int)", "DROP TABLE mine"),
     ("temporary object", "SELECT 1 AS a INTO TEMPORARY TABLE mine", "DISCARD TEMP"),
     (
@@ -236,8 +241,8 @@ def test_pins_can_be_refused(start: MakePooler, user: str) -> None:
     pooler = start(max_servers=1, mode="transaction", pins="refuse")
     with psycopg.connect(pooler.dsn(user=user), autocommit=True) as mine:
         mine.execute("SET work_mem = '5MB'")
-        with pytest.raises(psycopg.OperationalError, match="LISTEN"):
-            mine.execute("LISTEN news")
+        mine.execute("LISTEN news")
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="LISTEN"):
             mine.execute("SELECT 1")
     with psycopg.connect(pooler.dsn(user=user), autocommit=True) as other:
         count = "SELECT count(*) FROM pg_listening_channels()"

@@ -12,13 +12,16 @@ from pooler.rules.cleaning import Clean, Ending, Left, after_client
         (Left.NOTHING, False, ()),
         (Left.NOTHING, True, ("DISCARD ALL",)),
         (Left.TRANSACTION, False, ("ROLLBACK",)),
+        (Left.SESSION, False, ()),
         (Left.TRANSACTION, True, ("ROLLBACK", "DISCARD ALL")),
     ],
 )
 def test_what_can_be_cleaned_is(
     left: Left, keeps_session: bool, statements: tuple[str, ...], goodbye: bool
 ) -> None:
-    assert after_client(left, goodbye=goodbye, keeps_session=keeps_session) == Clean(statements)
+    assert after_client(left, goodbye=goodbye, keeps_session=keeps_session) == Clean(
+        statements, session=left is not Left.NOTHING and not keeps_session
+    )
 
 
 @pytest.mark.parametrize("keeps_session", [True, False])

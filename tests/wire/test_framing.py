@@ -37,7 +37,7 @@ def header(letter: str, length: int) -> bytes:
 
 def test_what_the_engine_is_given() -> None:
     assert FRAMING.abi == lib.TB_FRAMING_ABI
-    assert FRAMING.client_size <= 80
+    assert FRAMING.client_size <= 320
     assert FRAMING.server_size <= 1024
 
 
