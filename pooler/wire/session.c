@@ -57,14 +57,24 @@ static const struct {
 };
 
 #define WORDS (sizeof words / sizeof *words)
-#define LONGEST_KNOWN 12u
+#define LONGEST_KNOWN 15u
+
+/* For each first letter, the lengths of the words that begin with it: most words are none of them. */
+static const uint16_t *lengths(void)
+{
+    static uint16_t masks[256];
+
+    if (!masks['s'])
+        for (size_t i = 0; i < WORDS; i++)
+            masks[(uint8_t)words[i].text[0]] |= (uint16_t)(1u << strlen(words[i].text));
+    return masks;
+}
 
 static enum word word_of(const uint8_t *text, size_t n)
 {
-    if (n >= 2 && n <= LONGEST_KNOWN)
+    if (n <= LONGEST_KNOWN && n && lengths()[text[0]] >> n & 1)
         for (size_t i = 0; i < WORDS; i++)
-            if (words[i].text[0] == text[0] && words[i].text[1] == text[1] &&
-                strlen(words[i].text) == n && !memcmp(words[i].text, text, n))
+            if (strlen(words[i].text) == n && !memcmp(words[i].text, text, n))
                 return words[i].word;
     if (n > 6 && !memcmp(text, "pg_", 3)) {
         if (n >= 7 && !memcmp(text, "pg_temp", 7))
@@ -230,20 +240,22 @@ static void call_byte(struct watch *w, uint8_t byte)
     }
 }
 
-/* 0: it ends a word; 255: it is passed over within one; else the byte, in lower case. */
+#define IN_A_WORD 255u /* and passed over there: a quotation mark around a name */
+
+/* 0: it ends a word; else what it is in one, in lower case. */
 static const uint8_t *folded(void)
 {
     static uint8_t table[256];
 
     if (!table['a']) {
-        for (int c = 128; c < 256; c++)
-            table[c] = (uint8_t)(c == 255 ? 254 : c);
+        for (unsigned c = 128; c < 256; c++)
+            table[c] = (uint8_t)(c == IN_A_WORD ? 254 : c);
         for (int c = '0'; c <= '9'; c++)
             table[c] = (uint8_t)c;
         table['_'] = '_';
         table['$'] = '$';
         table['.'] = '.';
-        table['"'] = 255;
+        table['"'] = IN_A_WORD;
         for (int c = 'a'; c <= 'z'; c++)
             table[c] = table[c - 32] = (uint8_t)c;
     }
@@ -305,18 +317,17 @@ void watch_bytes(struct watch *w, const uint8_t *bytes, size_t n)
     for (size_t i = 0; i < n; i++) {
         uint8_t byte = bytes[i], letter = fold[byte];
 
+        if (letter && !r->name && !r->comment) {
+            if (letter != IN_A_WORD && r->length < LONGEST_WORD)
+                r->word[r->length++] = letter;
+            continue; /* r->last is of interest only between words */
+        }
         if (r->name) {
             r->name = byte;
-        } else if (r->comment) {
-            if (r->comment == TO_END_OF_LINE ? byte == '\n' : r->last == '*' && byte == '/')
-                r->comment = NO_COMMENT;
-        } else if (letter == 255) {
-            continue;
-        } else if (letter) {
-            if (r->length < LONGEST_WORD)
-                r->word[r->length++] = letter;
-        } else {
+        } else if (!r->comment) {
             between_words(w, byte);
+        } else if (r->comment == TO_END_OF_LINE ? byte == '\n' : r->last == '*' && byte == '/') {
+            r->comment = NO_COMMENT;
         }
         r->last = byte;
     }
