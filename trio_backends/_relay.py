@@ -262,7 +262,7 @@ class Multiplexer:
         raw = ffi.new("uint8_t[]", size)
         return bytes(ffi.buffer(raw, lib.tb_client_peek(stream.pointer, raw, size)))
 
-    def answer(self, stream: EngineStream, size: int, answer: bytes) -> None:
+    def answer_waiting(self, stream: EngineStream, size: int, answer: bytes) -> None:
         """Answers the first ``size`` bytes of what a waiting client has sent, in a server's place.
 
         They go nowhere; what is behind them waits for a server as if it had come just now. Nothing

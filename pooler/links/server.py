@@ -302,6 +302,10 @@ class ServerLink:
         if self._reader.rest():
             raise PostgresError.violation("half a message, unasked")
 
+    def unread(self) -> bytes:
+        """Takes out what has come and was not looked at."""
+        return self._reader.rest()
+
     # -- the end ----------------------------------------------------------------------
 
     async def cancel(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 
 import structlog
 import trio
@@ -13,6 +15,7 @@ from pooler.links.server import ServerLink, Target, open_server
 from pooler.pool import Limits, Place, Pool, Quota, ServerFailed
 from pooler.rules.modes import pooling
 from pooler.rules.parameters import Variant, as_settings, variant
+from pooler.service.walsenders import walsender
 from pooler.wire.errors import PostgresError
 from pooler.wire.framing import framing_address
 from pooler.wire.session import TRACKS, told_words
@@ -78,11 +81,7 @@ class Directory:
         return place
 
     async def _find(self, startup: Startup) -> Place:
-        database = self._settings.database(startup.database)
-        if database is None:
-            raise PostgresError("FATAL", "3D000", f'database "{startup.database}" does not exist')
-        if startup.replication not in (None, "", "false", "off", "no", "0"):
-            raise PostgresError("FATAL", "0A000", "replication connections are not supported")
+        database = self._database(startup)
         plain = self._get(database, startup.user, ())
         application = startup.parameters.get("application_name", "")
         if variant(startup, {}):
@@ -110,6 +109,31 @@ class Directory:
             self._reported[key] = found
         return found
 
+    def walsender(self, startup: Startup) -> AbstractAsyncContextManager[ServerLink]:
+        """A server for a client that asks for replication; see walsenders.walsender.
+
+        Raises:
+            PostgresError: there is no such database.
+        """
+        database = self._database(startup)
+        given = {"replication": startup.replication, "options": startup.options}
+        wishes = {**startup.parameters, **{k: v for k, v in given.items() if v is not None}}
+        return walsender(
+            self._target(database, startup.user, tuple(wishes.items())),
+            self._quota(database, startup.user),
+            wait_timeout=database.query_wait_timeout or math.inf,
+            connect_timeout=database.server_connect_timeout,
+        )
+
+    def _database(self, startup: Startup) -> Database:
+        database = self._settings.database(startup.database)
+        if database is None:
+            raise PostgresError("FATAL", "3D000", f'database "{startup.database}" does not exist')
+        return database
+
+    def _quota(self, database: Database, user: str) -> Quota:
+        return self._quotas.setdefault((database.name, user), Quota(database.max_servers))
+
     def _get(self, database: Database, user: str, wishes: Variant) -> Pool:
         pool = self._pools.get((database.name, user, wishes))
         return pool if pool is not None else self._make(database, user, wishes)
@@ -131,7 +155,7 @@ class Directory:
     def _make(self, database: Database, client_user: str, wishes: Variant) -> Pool:
         name = (database.name, client_user)
         target = self._target(database, client_user, wishes)
-        quota = self._quotas.setdefault(name, Quota(database.max_servers))
+        quota = self._quota(database, client_user)
         mode = pooling(database.mode)
         sticky = mode.keeps_server
         # A server that stays with its client needs nothing rewritten.

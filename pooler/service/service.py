@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
+
 import outcome
 import structlog
 import trio
 
 from pooler.config import Settings
+from pooler.links.server import ServerLink
 from pooler.pool import Place
 from pooler.rules.admission import Check, Gatekeeper
 from pooler.service.directory import Directory
@@ -109,6 +112,9 @@ class Service:
     async def find_place(self, startup: Startup) -> Place:
         return await self.directory.find(startup)
 
+    def walsender(self, startup: Startup) -> AbstractAsyncContextManager[ServerLink]:
+        return self.directory.walsender(startup)
+
     def admit(self, session: Session) -> None:
         if self._draining:
             raise PostgresError("FATAL", "57P03", "the pooler is shutting down")
@@ -121,9 +127,12 @@ class Service:
 
     async def cancel(self, request: CancelRequest) -> None:
         session = self._keys.find(request)
-        if session is None or session.pool is None or session.cancel_waiting():
+        if session is None:
             return
-        await session.pool.cancel_client(session.stream)
+        if session.walsender is not None:
+            await session.walsender.cancel()
+        elif session.pool is not None and not session.cancel_waiting():
+            await session.pool.cancel_client(session.stream)
 
     def log_failed(self, session: Session, error: PostgresError) -> None:
         log.warning("client refused", **_who(session), error=str(error))

@@ -7,13 +7,17 @@ asleep in ``Multiplexer.serve``.
 from __future__ import annotations
 
 import contextlib
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import trio
 
 from pooler.links.client import ClientGone, authenticate, first_packet, read_first
+from pooler.links.replication import replicate
+from pooler.links.server import ServerLink
 from pooler.pool import Guest, Place, Pool
 from pooler.rules.admission import Check, Trust
+from pooler.rules.replication import wants_replication
 from pooler.sessions.farewell import CANCELLED, farewell
 from pooler.wire import messages
 from pooler.wire.errors import PostgresError
@@ -38,6 +42,9 @@ class House(Protocol):
 
     async def find_place(self, startup: Startup) -> Place:
         """Where a client belongs. PostgresError: there is no such database."""
+
+    def walsender(self, startup: Startup) -> AbstractAsyncContextManager[ServerLink]:
+        """A server for replication, within the limits. PostgresError: it is not to be had."""
 
     def admit(self, session: Session) -> None:
         """A client has logged in: gives it its cancel key. PostgresError: there is no room."""
@@ -66,6 +73,7 @@ class Session:
         "secret",
         "stream",
         "user",
+        "walsender",
     )
 
     def __init__(self, stream: EngineStream, number: int) -> None:
@@ -73,6 +81,7 @@ class Session:
         self.number = number
         self.guest = Guest(number)
         self.pool: Pool | None = None
+        self.walsender: ServerLink | None = None  # of a replication connection
         self.user = ""
         self.database = ""
         self.protocol = PROTOCOL_3_0  # as the client asked for it; it may be newer than ours
@@ -101,7 +110,7 @@ class Session:
             self.stream.close()
 
     async def _log_in(self, house: House) -> Pool | None:
-        """None: it was a cancel request. Waits only for what is not there: often for nothing."""
+        """None: there is nothing more to do for it. Waits only for what is not there."""
         stream = self.stream
         arrival = first_packet(stream) or await read_first(stream)
         if isinstance(arrival, CancelRequest):
@@ -115,6 +124,9 @@ class Session:
         plain = startup.version == PROTOCOL_3_0 and not startup.protocol_options
         if not (plain and isinstance(check, Trust)):
             rest = await authenticate(stream, arrival, check)
+        if wants_replication(startup.replication):
+            await self._replicate(house, startup, rest)
+            return None
         place = house.known_place(startup) or await house.find_place(startup)
         pool = place.pool
         if pool.parameters is None:
@@ -131,6 +143,13 @@ class Session:
         if rest:
             stream.put_back(rest)
         return pool
+
+    async def _replicate(self, house: House, startup: Startup, rest: bytes) -> None:
+        house.admit(self)
+        self.stream.put_back(rest)
+        key = messages.backend_key_data(self.process_id, self.secret)
+        async with house.walsender(startup) as self.walsender:
+            await replicate(self.stream, self.walsender, key)
 
     async def _tell(self, error: PostgresError) -> None:
         with (
@@ -149,13 +168,15 @@ class Session:
             return False
         size = first_request(queued)
         if size:
-            self.pool.multiplexer.answer(self.stream, size, CANCELLED.to_bytes() + _READY)
+            self.pool.multiplexer.answer_waiting(self.stream, size, CANCELLED.to_bytes() + _READY)
         return True
 
     def ask_to_leave(self) -> None:
         """Ends the session as soon as it has nothing under way; at once if it is not logged in."""
         if self.pool is None:
-            if self.user:  # it has said what it wants, and waits for an answer
+            # It has said what it wants, and waits for an answer. (A relay may be in the midst of a
+            # message: nothing can be said there.)
+            if self.user and self.walsender is None:
                 with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                     self.stream.send_now(_SHUTTING_DOWN.to_bytes())
             self.stream.close()

@@ -515,21 +515,21 @@ def test_a_client_that_waits_is_answered_in_a_servers_place(run: Run) -> None:
             await second.say("other")
             await trio.testing.wait_all_tasks_blocked(0.005)
             assert h.mux.queued(first.near) == b"one\ntwo\n"
-            h.mux.answer(first.near, 100, b"more than there is\n")
-            h.mux.answer(first.near, 4, b"not now\n")
+            h.mux.answer_waiting(first.near, 100, b"more than there is\n")
+            h.mux.answer_waiting(first.near, 4, b"not now\n")
             assert await first.hear() == ["not now"]
             assert h.mux.queued(first.near) == b"two\n" and h.mux.waiting == 2
             far, near = await h.server()
             assert [await far.receive_some() for _ in "1"] == [b"other\n"]
             await far.send_all(b"other\n")
             assert await far.receive_some() == b"two\n"
-            h.mux.answer(first.near, 0, b"has a server\n")
+            h.mux.answer_waiting(first.near, 0, b"has a server\n")
             await far.send_all(b"two\n")
             assert await first.hear() == ["two"]
             h.mux.remove_server(near)
             await first.say("three")
             await trio.testing.wait_all_tasks_blocked(0.005)
-            h.mux.answer(first.near, 6, b"nothing else\n")
+            h.mux.answer_waiting(first.near, 6, b"nothing else\n")
             assert await first.hear() == ["nothing else"]
             assert h.mux.waiting == 0 and h.mux.stats().clients == 2
 
@@ -543,7 +543,7 @@ def test_a_client_that_is_answered_and_gone_is_reported(run: Run) -> None:
             await client.say("one")
             await trio.testing.wait_all_tasks_blocked(0.005)
             client.far.close()
-            h.mux.answer(client.near, 4, b"not now\n")
+            h.mux.answer_waiting(client.near, 4, b"not now\n")
             assert await client.news() is ClientNews.ENDED
             assert h.mux.waiting == 0
 
