@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 BASELINE = "PgBouncer"
-PROTOCOLS = ("simple", "extended", "prepared")
+PROTOCOLS = ("simple", "extended", "prepared", "settings")
 
 # The figures of a round, with what they are called and counted in.
 METRICS: Mapping[str, str] = {

@@ -34,6 +34,7 @@ SAMPLE_INTERVAL = 0.05  # seconds between two readings of the CPU time
 SETTLE = 0.2  # seconds after the first transaction that do not count: servers may be opened
 SHORTEST = 0.3  # seconds; less says nothing
 PATIENCE = 60.0  # seconds above the time asked for, in which a thousand clients connect
+SETTINGS = Path(__file__).parent / "settings.sql"  # -S by clients that differ
 SCALE = 10  # a million rows, which fit into shared_buffers
 
 
@@ -63,7 +64,8 @@ def command(pgbench: Path, peer: Peer, row: Row, seconds: int, log: Path) -> lis
     options = ["-C", "-j", str(row.clients)] if row.kind == "connect" else ["-j", "1"]
     clients = ["-c", str(row.clients), "-T", str(seconds), "-M", protocol(peer, row)]
     logging = ["-l", f"--log-prefix={log}"]
-    return [str(pgbench), "-S", "-n", *clients, *options, *logging, *_address(peer)]
+    script = ["-f", str(SETTINGS), "-D", "done=0"] if row.kind == "settings" else ["-S"]
+    return [str(pgbench), *script, "-n", *clients, *options, *logging, *_address(peer)]
 
 
 def protocol(peer: Peer, row: Row) -> str:

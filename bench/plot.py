@@ -32,6 +32,7 @@ TITLES = {
     "simple": "simple protocol",
     "extended": "extended protocol",
     "prepared": "prepared statements",
+    "settings": "a search_path for each client",
 }
 # The metrics that are drawn, with the label of their axis.
 LABELS = {"cpu_us": "µs per transaction", "tps": "transactions per second", "p99_ms": "ms"}

@@ -35,7 +35,7 @@ from bench.proc import children
 from pooler.demo import EmbeddedPostgres, PostgresFailed
 
 PEERS = (DIRECT, BASELINE, "io_uring", "epoll")
-KINDS = ("simple", "extended", "prepared", "connect", "idle")
+KINDS = ("simple", "extended", "prepared", "settings", "connect", "idle")
 CONNECT_CLIENTS = 20
 QUIET_TIMEOUT = 5.0  # seconds that the backends of one round may take to end before the next
 
@@ -86,7 +86,7 @@ def parse_arguments(args: list[str] | None = None) -> argparse.Namespace:
         type=_counts,
         default=[1, 20, 100, 1000],
         metavar="COUNTS",
-        help="clients of the rows simple, extended and prepared (default: 1,20,100,1000)",
+        help="clients of all rows but connect and idle (default: 1,20,100,1000)",
     )
     add("--seconds", type=_count, help="of one round of one peer (default: 2)")
     add("--rounds", type=_count, help="of each row (default: 5)")

@@ -3,7 +3,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
+#define MANY_NAMES 1000u         /* of a client: what they took goes back to the system */
 #define LARGE_SCRATCH (1u << 20) /* bytes; not kept for the next chunk */
 
 void *grown(void *memory, size_t size)
@@ -304,10 +308,18 @@ void known_clear(struct known *known)
 
 void known_free(struct known *known)
 {
+    bool many = known->count >= MANY_NAMES;
+
     known_clear(known);
     statement_drop(known->unnamed);
     known->unnamed = NULL;
     held_clear(&known->held);
+#ifdef __GLIBC__
+    if (many) /* small pieces: glibc would keep them for the next */
+        malloc_trim(0);
+#else
+    (void)many;
+#endif
 }
 
 /* ------------------------------------------------------------------------------------ servers */

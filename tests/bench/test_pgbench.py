@@ -123,3 +123,11 @@ def test_the_time_that_clients_take_to_connect() -> None:
     report = "latency average = 24.1 ms\ninitial connection time = 1843.672 ms\ntps = 41 (…)\n"
     assert connection_time(report) == pytest.approx(1.843672)
     assert connection_time("average connection time = 0.4 ms\n") is None
+
+
+def test_clients_that_differ_in_a_setting_run_a_script() -> None:
+    peer = Peer("epoll", 6432)
+    args = command(Path("/bin/pgbench"), peer, Row("settings", 20), 2, Path("/tmp/log"))
+    script = Path(args[args.index("-f") + 1])
+    assert "-S" not in args
+    assert "SET search_path TO tenant_:client_id" in script.read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from random import Random
 from typing import Any
@@ -13,12 +14,14 @@ import pytest
 
 from tests.integration.conftest import MakePooler
 from tests.support.client import SYNC, Client, execute, fields, message, query
-from tests.support.pooler import PoolerProcess
+from tests.support.pooler import PoolerProcess, eventually
 from tests.support.postgres import EmbeddedPostgres
 
 CLIENTS = 4
 SERVERS = 2
 ROUNDS = 100
+MANY = 30_000
+SANITIZED = "libasan" in os.environ.get("LD_PRELOAD", "")
 
 
 @pytest.fixture
@@ -196,3 +199,22 @@ def test_statements_are_off_where_the_setting_is_0(start: MakePooler, user: str)
         client.result()
         name = client.query("SELECT name FROM pg_prepared_statements").value
         assert name == "mine"
+
+
+def test_thirty_thousand_statements_are_given_back(start: MakePooler, user: str) -> None:
+    """Bounded while their client lives (60 MB would be 2 kB each), and gone when it has left."""
+    pooler = start(max_servers=1, mode="transaction", max_prepared_statements=10)
+    with Client.log_in(pooler.port, user=user) as client:
+        client.query("SELECT 1")
+        before = pooler.rss()
+        for first in range(0, MANY, 100):
+            names = range(first, first + 100)
+            texts = (_parse(f"s{n}", f"SELECT {n}, 'so that each is long enough'") for n in names)
+            client.send(b"".join(texts) + SYNC)
+            assert not client.result().errors
+        client.send(_bind(f"s{MANY // 2}", "") + execute() + SYNC)
+        assert client.result().rows[0][0] == str(MANY // 2)
+        grown = pooler.rss() - before
+    if not SANITIZED:
+        assert grown < 60 << 20
+        eventually(lambda: pooler.rss() < before + (2 << 20), "the memory is given back")
