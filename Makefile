@@ -44,6 +44,10 @@ run: $(READY) ## a PostgreSQL and the pooler before it, to try; CONFIG=file.toml
 test: $(READY) ## the whole suite; ARGS='-k name' passes arguments to pytest
 	@$(PY) -m pytest -q $(ARGS)
 
+.PHONY: soak
+soak: $(READY) ## a million random messages beside a direct connection; ARGS='--seed 7 --shrink'
+	@$(PY) -m tests.soak $(ARGS)
+
 .PHONY: test-trio
 test-trio: $(READY) ## Trio's own test suite on each backend, against stock Trio; ARGS: which backends
 	@$(PY) -m tests.trio_suite.run $(ARGS)

@@ -1,0 +1,1 @@
+"""The pooler beside direct connections, for as long as one likes: ``make soak``."""
