@@ -83,6 +83,7 @@ bool tb_server_answer(struct tb_stream *stream, const uint8_t *bytes, size_t n,
     struct tb_mux *mux = server->mux;
     if (!client)
         return false;
+    mux->framing->server_handled(server->framing); /* whoever asked it has used it */
     mux->framing->told(mux->shared, client->framing, NULL, bytes, n);
     if (length)
         tb_stream_push_copy(client->stream, forward, length);
