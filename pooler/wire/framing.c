@@ -977,6 +977,12 @@ static void pg_told(void *shared, void *client, void *server, const uint8_t *byt
     settings_drop(settings);
 }
 
+static bool pg_suits(const void *client, const void *server)
+{
+    return ((const struct client *)client)->known.watch.wanted ==
+           ((const struct server *)server)->settings;
+}
+
 static const uint8_t *pg_noted(const void *client, size_t *n)
 {
     const struct held *noted = &((const struct client *)client)->known.watch.noted;
@@ -1009,6 +1015,7 @@ const struct tb_framing *pg_framing(void)
         .server_fresh = pg_server_fresh,
         .server_handled = pg_server_handled,
         .told = pg_told,
+        .suits = pg_suits,
         .noted = pg_noted,
     };
     return &framing;

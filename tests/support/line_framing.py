@@ -33,6 +33,7 @@ ffi.cdef(
         void (*server_fresh)(void *);
         void (*server_handled)(void *);
         void (*told)(void *, void *, void *, const uint8_t *, size_t);
+        bool (*suits)(const void *, const void *);
         const uint8_t *(*noted)(const void *, size_t *);
     };
     struct client { char half; };
@@ -136,6 +137,12 @@ def new(_member: Any, _shared: Any) -> None:
     """Zeroed memory is what there is to begin with."""
 
 
+@_callback("bool(const void *, const void *)")
+def suits(_client: Any, _server: Any) -> bool:
+    """Every server is as good as any other."""
+    return True
+
+
 _TABLE = ffi.new(
     "struct tb_framing *",
     {
@@ -149,6 +156,7 @@ _TABLE = ffi.new(
         "last_words": last_words,
         "server_fresh": server_fresh,
         "server_handled": nothing,
+        "suits": suits,
         "client_new": new,
         "client_free": nothing,
         "server_new": new,

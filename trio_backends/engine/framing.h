@@ -11,6 +11,7 @@
 #ifndef TB_FRAMING_H
 #define TB_FRAMING_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -91,6 +92,8 @@ struct tb_framing {
     /* Python's word to the framing, in whatever form they have agreed on: about a client, about a server,
      * or (both NULL) about all members. */
     void (*told)(void *shared, void *client, void *server, const uint8_t *bytes, size_t n);
+    /* Whether the server is as the client would have it already; else it has to be made so first. */
+    bool (*suits)(const void *client, const void *server);
     /* What the framing has noted of a client for Python. Good until the client's next bytes. */
     const uint8_t *(*noted)(const void *client, size_t *n);
 };

@@ -12,6 +12,8 @@
  */
 #include "multiplexer.h"
 
+#define MOST_PICKED 32 /* idle servers that are looked at for one that suits */
+
 static const struct tb_owner client_owner;
 
 static void consider_parting(struct tb_member *client);
@@ -191,6 +193,18 @@ static bool pump(struct tb_member *client)
     return true;
 }
 
+/* The idle server that was used last; among a few of those the first that suits the client as it is.
+ * NULL: there is none at all. */
+static struct tb_member *pick(const struct tb_member *client)
+{
+    const struct tb_mux *mux = client->mux;
+    struct tb_member *server = mux->servers_idle.last;
+    for (int i = 0; server && i < MOST_PICKED; i++, server = server->prev)
+        if (mux->framing->suits(client->framing, server->framing))
+            return server;
+    return mux->servers_idle.last;
+}
+
 static void join(struct tb_member *client, struct tb_member *server)
 {
     struct tb_mux *mux = client->mux;
@@ -218,7 +232,7 @@ void mux_serve(struct tb_mux *mux)
         mux->stats.waiting--;
         mux->stats.wait_ns += (uint64_t)waited;
         count_time(mux->stats.wait_histogram, waited);
-        join(client, mux->servers_idle.last);
+        join(client, pick(client));
         if (pump(client))
             consider_parting(client);
     }
@@ -421,7 +435,7 @@ static void client_received(struct tb_stream *stream, struct tb_lent *lent)
     if (client->state == CLIENT_IDLE && !stream->in.first) {
         int verdict = opening(client, lent->bytes, lent->length);
         if (verdict == TB_GO && mux->servers_idle.last) {
-            join(client, mux->servers_idle.last);
+            join(client, pick(client));
             forward(client, lent);
             return;
         }
