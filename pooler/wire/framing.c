@@ -622,6 +622,7 @@ static bool restore(struct client *c, struct server *s, struct out *out, struct 
         return false;
     }
     settings_put(out, s->settings, wanted);
+    prepared_handled(&s->prepared); /* a simple query does away with the unnamed statement */
     entry = account_add(&s->account, QUERY);
     entry->does = SWALLOWED_ANSWER | RESTORES;
     s->account.does_count++;
