@@ -157,7 +157,7 @@ def _summary(settings: "Settings") -> str:
         (
             f"listens on {' and '.join(map(str, settings.pooler.listen))}",
             _count(len(settings.databases), "database"),
-            _count(len(settings.users), "user"),
+            _count(len(settings.secrets), "user"),
         )
     )
 

@@ -58,6 +58,7 @@ class Standing(enum.IntEnum):
     UNSURE = lib.TB_UNSURE  # the account does not hold
     KEPT = lib.TB_KEPT  # the client had something that only this server has
     ASK = lib.TB_ASK  # perhaps the same: the framing wanted to know
+    LEFT = lib.TB_LEFT  # the client's goodbye has gone on behind a request
 
 
 class LastWords(enum.IntEnum):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         DatabaseSettings,
         PoolerSettings,
         Settings,
+        UserSettings,
     )
     from pooler.config.users import Md5Secret, PlainSecret, ScramSecret, Secret
 
@@ -39,6 +40,7 @@ __all__ = [
     "Settings",
     "TcpAddress",
     "UnixAddress",
+    "UserSettings",
     "load",
     "parse_listen",
 ]
@@ -47,7 +49,14 @@ _MODULES = {
     "addresses": ("Address", "TcpAddress", "UnixAddress", "parse_listen"),
     "errors": ("ConfigError", "Problem"),
     "loading": ("load",),
-    "settings": ("AuthSettings", "Database", "DatabaseSettings", "PoolerSettings", "Settings"),
+    "settings": (
+        "AuthSettings",
+        "Database",
+        "DatabaseSettings",
+        "PoolerSettings",
+        "Settings",
+        "UserSettings",
+    ),
     "users": ("Md5Secret", "PlainSecret", "ScramSecret", "Secret"),
 }
 

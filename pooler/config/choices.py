@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 Backend = Literal["auto", "io_uring", "kqueue", "epoll"]
 Scheduling = Literal["batch", "normal"]
-Mode = Literal["session", "transaction", "statement"]
+Mode = Literal["session", "transaction", "statement", "passthrough"]
 Pins = Literal["allow", "refuse"]
 AuthMethod = Literal["trust", "password", "md5", "scram-sha-256"]
 LogLevel = Literal["debug", "info", "warning", "error"]

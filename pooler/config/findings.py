@@ -26,6 +26,9 @@ PGBOUNCER_NAMES: Mapping[str, str] = {
     "unix_socket_dir": "pooler.listen",
 }
 
+# Sections that hold a section for each of something.
+_NAMED: Mapping[str | int, str] = {"databases": "database", "users": "user"}
+
 
 class Findings:
     """The problems of the file *path*; *lines* says where its keys stand."""
@@ -73,9 +76,9 @@ class Findings:
             self.add(path[:-1], str(error["ctx"]["error"]))
         elif error["type"] == "extra_forbidden":
             self._add_unknown(path, error["input"])
-        elif path == ("databases",) or (len(path) == 2 and path[0] == "databases"):
+        elif path[0] in _NAMED and len(path) <= 2:
             # The value is not shown: it may be a connection string.
-            self.add(path, "expected a section for each database, [databases.NAME]")
+            self.add(path, f"expected a section for each {_NAMED[path[0]]}, [{path[0]}.NAME]")
         elif len(path) == 1:
             self.add(path, f"expected a section, [{path[0]}]")
         else:
@@ -112,7 +115,7 @@ class Findings:
 def _row_of(path: KeyPath) -> Row:
     """The setting that *path* leads to, or into."""
     section = str(path[0])
-    return rows(section)[str(path[2 if section == "databases" else 1])]
+    return rows(section)[str(path[2 if section in _NAMED else 1])]
 
 
 def _is_harmless(value: object) -> bool:

@@ -31,8 +31,7 @@ def _section(section: Section) -> Iterator[str]:
     yield ""
     yield ""
     yield from _comment(section.meaning)
-    # The section of every database is the one that can be written without knowing any.
-    yield section.title.replace("NAME", '"*"')
+    yield section.title.replace("NAME", section.sample)
     for row in rows(section.name).values():
         yield ""
         yield from _comment(row.about.meaning)

@@ -44,7 +44,7 @@ def load(path: str | os.PathLike[str]) -> Settings:
     problems = [*findings.in_order(), *users_problems]
     if problems:
         raise ConfigError(problems)
-    return Settings(**dict(good), users=users, path=path)
+    return Settings(**dict(good), secrets=users, path=path)
 
 
 def _validate(document: dict[str, object], findings: Findings) -> Document:

@@ -126,8 +126,8 @@ class PoolerSettings(_Section):
         Mode,
         About(
             "When a server connection goes back to the pool: at the end of the client's session, "
-            "of each transaction, or of each statement; statement: a transaction of several is "
-            "refused.",
+            "of each transaction, or of each statement (a transaction of several is refused). "
+            "passthrough: as session, and nothing is looked at on the way; see docs/modes.md.",
             "reload",
         ),
     ] = "transaction"
@@ -314,6 +314,15 @@ class DatabaseSettings(_Section):
     ] = None
 
 
+class UserSettings(_Section):
+    """[users.NAME]: what differs for a user, in every database."""
+
+    mode: Annotated[
+        Mode | None,
+        About("Default: the database's.", "reload", example='"session"'),
+    ] = None
+
+
 class AuthSettings(_Section):
     """[auth]: how clients prove who they are."""
 
@@ -368,27 +377,34 @@ class Document(_Section):
     databases: Annotated[Mapping[Name, DatabaseSettings], AfterValidator(_read_only)] = Field(
         default_factory=dict, validate_default=True
     )
+    users: Annotated[Mapping[Name, UserSettings], AfterValidator(_read_only)] = Field(
+        default_factory=dict, validate_default=True
+    )
     auth: AuthSettings = AuthSettings()
 
 
 class Settings(Document):
     """A checked configuration. ``load`` makes it from a file; a program may make it by hand.
 
-    *users* is what users_file holds: for each user the secret, or None for one who is known but
+    *secrets* is what users_file holds: for each user the secret, or None for one who is known but
     cannot log in with a password. *path* is the configuration file, None if there is none.
     """
 
-    users: Annotated[Mapping[str, Secret | None], AfterValidator(_read_only)] = Field(
+    secrets: Annotated[Mapping[str, Secret | None], AfterValidator(_read_only)] = Field(
         default_factory=dict, validate_default=True
     )
     path: Path | None = None
 
-    def database(self, name: str) -> Database | None:
-        """The database that a client calls *name*, or None if there is no such one."""
+    def database(self, name: str, user: str | None = None) -> Database | None:
+        """The database that a client calls *name*, or None if there is no such one.
+
+        *user* is who the client is, if that is known: it may make a difference.
+        """
         own = self.databases.get(name, self.databases.get(WILDCARD))
         if own is None:
             return None
         default = self.pooler
+        special = self.users.get(user) if user is not None else None
         return Database(
             name=name,
             host=own.host,
@@ -396,7 +412,7 @@ class Settings(Document):
             dbname=own.dbname or name,
             user=own.user,
             password=own.password,
-            mode=own.mode or default.mode,
+            mode=(special and special.mode) or own.mode or default.mode,
             max_servers=default.max_servers if own.max_servers is None else own.max_servers,
             min_servers=default.min_servers if own.min_servers is None else own.min_servers,
             max_prepared_statements=default.max_prepared_statements,

@@ -12,7 +12,13 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from pooler.config.errors import shown
-from pooler.config.settings import About, AuthSettings, DatabaseSettings, PoolerSettings
+from pooler.config.settings import (
+    About,
+    AuthSettings,
+    DatabaseSettings,
+    PoolerSettings,
+    UserSettings,
+)
 
 Kind = Literal["choice", "integer", "number", "boolean", "string", "list"]
 
@@ -76,6 +82,7 @@ class Section:
     title: str
     meaning: str
     model: type[BaseModel]
+    sample: str = ""  # what stands for NAME where the title is to be TOML
 
 
 SECTIONS = (
@@ -88,6 +95,15 @@ SECTIONS = (
         "A section for each database; NAME is what clients ask for. The section "
         '[databases."*"] is for all others, each under the name that the client asks for.',
         DatabaseSettings,
+        # The section of every database is the one that can be written without knowing any.
+        '"*"',
+    ),
+    Section(
+        "users",
+        "[users.NAME]",
+        "A section for each user who is to be treated otherwise; NAME is what clients say.",
+        UserSettings,
+        "alice",
     ),
     Section("auth", "[auth]", "How clients prove who they are.", AuthSettings),
 )

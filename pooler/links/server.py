@@ -77,7 +77,8 @@ def _lost() -> PostgresError:
 
 
 @contextlib.contextmanager
-def _breaking_is_an_error() -> Iterator[None]:
+def breaking_is_an_error() -> Iterator[None]:
+    """Says that the server was lost, where a stream says that it broke."""
     try:
         yield
     except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -117,7 +118,7 @@ class ServerLink:
             packet = startup_message(wanted)
         except ValueError as error:
             raise PostgresError("FATAL", "08P01", str(error)) from None
-        with _breaking_is_an_error():
+        with breaking_is_an_error():
             await self.stream.send_all(packet)
             await self._authenticate()
             await self._until_ready()
@@ -235,7 +236,7 @@ class ServerLink:
         Raises:
             PostgresError: it failed, or left the server in a transaction.
         """
-        with _breaking_is_an_error():
+        with breaking_is_an_error():
             await self.stream.send_all(messages.query(statement))
             while True:
                 kind, body = await self._next()
@@ -272,7 +273,7 @@ class ServerLink:
         rows: list[session.Row] = []
         aside = b""
         failure: PostgresError | None = None
-        with _breaking_is_an_error():
+        with breaking_is_an_error():
             await self.stream.send_all(messages.query(query))
             while True:
                 for kind, body in self._reader.feed(await self._receive()):
@@ -295,7 +296,7 @@ class ServerLink:
         Raises:
             PostgresError: an error (the server was told to end, say), or the end.
         """
-        with _breaking_is_an_error():
+        with breaking_is_an_error():
             data = await self._receive()
         for kind, _ in self._messages(data):
             raise PostgresError.violation(f"unexpected message type {kind[0]}, unasked")
@@ -318,7 +319,7 @@ class ServerLink:
         with trio.move_on_after(CANCEL_TIMEOUT), contextlib.suppress(PostgresError):
             stream = await _dial(self.target)
             try:
-                with _breaking_is_an_error():
+                with breaking_is_an_error():
                     await stream.send_all(cancel_request(self.process_id, self._secret))
                     while await stream.receive_some():
                         pass
@@ -331,7 +332,7 @@ class ServerLink:
         ``finish``: Terminate, which it reads when it has done all that it was asked for before.
         Otherwise FIN: it may be in the midst of a message, and would take a Terminate for the rest.
         """
-        with contextlib.suppress(PostgresError), _breaking_is_an_error():
+        with contextlib.suppress(PostgresError), breaking_is_an_error():
             if finish:
                 await self.stream.send_all(_TERMINATE)
             else:
@@ -346,7 +347,9 @@ class ServerLink:
         self.stream.close()
 
 
-async def open_server(target: Target, timeout: float) -> ServerLink:
+async def open_server(
+    target: Target, timeout: float, kind: type[ServerLink] = ServerLink
+) -> ServerLink:
     """Connects and logs in, within ``timeout`` seconds.
 
     Raises:
@@ -354,7 +357,7 @@ async def open_server(target: Target, timeout: float) -> ServerLink:
     """
     with trio.move_on_after(timeout):
         stream = await _dial(target)
-        link = ServerLink(target, stream)
+        link = kind(target, stream)
         try:
             await link.log_in()
         except BaseException:

@@ -50,6 +50,7 @@ _LEFT = {
     Standing.OPEN: Left.TRANSACTION,
     Standing.BUSY: Left.REQUEST,
     Standing.UNSURE: Left.REQUEST,
+    Standing.LEFT: Left.REQUEST,
     Standing.KEPT: Left.SESSION,
     Standing.ASK: Left.SESSION,
 }

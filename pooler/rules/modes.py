@@ -13,17 +13,19 @@ class Pooling:
     """What a mode comes down to.
 
     ``keeps_server``: a server stays with its client until the client leaves. ``blocks``: a
-    transaction may outlast the request that began it.
+    transaction may outlast the request that began it. ``inspects``: messages are looked at.
     """
 
     keeps_server: bool
     blocks: bool = True
+    inspects: bool = True
 
 
 _POOLING: Mapping[Mode, Pooling] = {
     "session": Pooling(keeps_server=True),
     "transaction": Pooling(keeps_server=False),
     "statement": Pooling(keeps_server=False, blocks=False),
+    "passthrough": Pooling(keeps_server=True, inspects=False),
 }
 
 

@@ -11,6 +11,7 @@ import trio
 
 from pooler.config import Database, PlainSecret, Secret, Settings, UnixAddress
 from pooler.config.users import Md5Secret
+from pooler.links.proof import UnseenServer
 from pooler.links.server import ServerLink, Target, open_server
 from pooler.pool import Limits, Place, Pool, Quota, ServerFailed
 from pooler.rules.modes import pooling
@@ -126,7 +127,7 @@ class Directory:
         )
 
     def _database(self, startup: Startup) -> Database:
-        database = self._settings.database(startup.database)
+        database = self._settings.database(startup.database, startup.user)
         if database is None:
             raise PostgresError("FATAL", "3D000", f'database "{startup.database}" does not exist')
         return database
@@ -147,7 +148,7 @@ class Directory:
             path=address.path if isinstance(address, UnixAddress) else None,
             user=user,
             database=database.dbname,
-            secret=_password(database, user, self._settings.users),
+            secret=_password(database, user, self._settings.secrets),
             settings=wishes,
             high_water=self._settings.pooler.buffer_high_water,
         )
@@ -160,7 +161,8 @@ class Directory:
         sticky = mode.keeps_server
         # A server that stays with its client needs nothing rewritten.
         option = 0 if sticky else database.max_prepared_statements | TRACKS
-        framing = framing_address(blocks=mode.blocks)
+        framing = framing_address(blocks=mode.blocks, inspects=mode.inspects)
+        kind = ServerLink if mode.inspects else UnseenServer
         multiplexer = Multiplexer(framing, sticky=sticky, option=option)
         multiplexer.tell(told_words(database.pin_on))
         multiplexer.limit(
@@ -172,7 +174,7 @@ class Directory:
 
         async def connect() -> ServerLink:
             try:
-                return await open_server(target, database.server_connect_timeout)
+                return await open_server(target, database.server_connect_timeout, kind)
             except PostgresError as error:
                 raise ServerFailed(error) from None
 
@@ -197,12 +199,11 @@ class Directory:
     def prefill(self) -> None:
         """Makes the pools that are to have servers ahead and whose user is known."""
         for name, settings in self._settings.databases.items():
-            database = self._settings.database(name)
-            if name == "*" or database is None or not database.min_servers:
-                continue
-            users = [settings.user] if settings.user else list(self._settings.users)
+            users = [settings.user] if settings.user else list(self._settings.secrets)
             for user in users:
-                self._get(database, user, ())
+                database = self._settings.database(name, user)
+                if name != "*" and database is not None and database.min_servers:
+                    self._get(database, user, ())
 
     def stop_opening(self) -> None:
         for pool in self._pools.values():

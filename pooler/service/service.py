@@ -104,7 +104,7 @@ class Service:
     # -- House ------------------------------------------------------------------------
 
     def check_for(self, startup: Startup) -> Check:
-        return self._gatekeeper.check(startup.user, self._settings.users.get(startup.user))
+        return self._gatekeeper.check(startup.user, self._settings.secrets.get(startup.user))
 
     def known_place(self, startup: Startup) -> Place | None:
         return self.directory.known(startup)

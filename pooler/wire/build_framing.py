@@ -20,8 +20,11 @@ ffibuilder.set_source(
     #include "framing.h"
     const struct tb_framing *pg_framing(void);
     const struct tb_framing *pg_brief_framing(void);
+    const struct tb_framing *pg_opaque_framing(void);
     """,
-    sources=[f"{HERE}/{name}.c" for name in ("framing", "statements", "session", "memory")],
+    sources=[
+        f"{HERE}/{name}.c" for name in ("framing", "opaque", "statements", "session", "memory")
+    ],
     depends=[
         "trio_backends/engine/framing.h",
         *(

@@ -65,7 +65,7 @@ def test_a_good_file(tmp_path: Path) -> None:
     )
     settings = load(str(file))
     assert settings.path == file
-    assert settings.users == {"alice": PlainSecret(SecretStr("hush"))}
+    assert settings.secrets == {"alice": PlainSecret(SecretStr("hush"))}
     assert settings.pooler.listen == (
         TcpAddress("127.0.0.1", 6432),
         TcpAddress("::1", 6432),
@@ -120,7 +120,8 @@ def test_a_good_file(tmp_path: Path) -> None:
         ("log_connections = 1", "pooler.log_connections = 1: expected true or false"),
         (
             'mode = "Transacton"',
-            'pooler.mode = "Transacton": expected "session", "transaction" or "statement"; '
+            'pooler.mode = "Transacton": '
+            'expected "session", "transaction", "statement" or "passthrough"; '
             'did you mean "transaction"?',
         ),
         (
@@ -185,7 +186,7 @@ users_file = "users.txt"
     ) == [
         "pooler.toml:1: listen: stands in no section; did you mean pooler.listen?",
         'pooler.toml:3: pooler.mode = "query": '
-        'expected "session", "transaction" or "statement"',
+        'expected "session", "transaction", "statement" or "passthrough"',
         'pooler.toml:7: pooler.listen[1] = "nowhere": '
         'expected "host:port", "[IPv6 address]:port" or "/directory"',
         "pooler.toml:9: poler: unknown section; did you mean [pooler]?",

@@ -20,7 +20,7 @@ def by_hand(**databases: DatabaseSettings) -> Settings:
         pooler=PoolerSettings(max_servers=9, min_servers=2, idle_transaction_timeout=3),
         databases=databases,
         auth=AuthSettings(method="trust"),
-        users={"alice": PlainSecret(SecretStr("hush"))},
+        secrets={"alice": PlainSecret(SecretStr("hush"))},
     )
 
 
@@ -90,7 +90,7 @@ def test_nothing_can_be_changed() -> None:
     with pytest.raises(TypeError):
         settings.databases["two"] = DatabaseSettings()  # type: ignore[index]
     with pytest.raises(TypeError):
-        settings.users["bob"] = None  # type: ignore[index]
+        settings.secrets["bob"] = None  # type: ignore[index]
 
 
 def test_a_copy_with_other_values_is_checked() -> None:
@@ -98,7 +98,7 @@ def test_a_copy_with_other_values_is_checked() -> None:
     changed = settings.with_pooler(backend="epoll", log_level="debug")
     assert (changed.pooler.backend, changed.pooler.log_level) == ("epoll", "debug")
     assert changed.pooler.max_servers == 9
-    assert changed.users == settings.users
+    assert changed.secrets == settings.secrets
     assert settings.pooler.backend == "auto"
     with pytest.raises(ValidationError):
         settings.with_pooler(backend="kpoll")

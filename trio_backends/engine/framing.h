@@ -47,6 +47,7 @@ enum tb_standing {
     TB_UNSURE,    /* the account no longer holds: never part them, close the server in the end */
     TB_KEPT,      /* nothing owed, nothing open, but the client has something that only this server has */
     TB_ASK,       /* the same, perhaps: Python has to find out before they may part */
+    TB_LEFT,      /* the client's goodbye has gone on behind a request, and the server will end by it */
 };
 
 /* What the client has heard from its server last: may we still tell it something of our own? */

@@ -113,7 +113,7 @@ void mux_client_gone(struct tb_member *client, enum tb_client_news news)
         unjoin(client, server);
         server->standing = (uint8_t)mux->framing->standing(client->framing, server->framing);
         client->words = (uint8_t)mux->framing->last_words(server->framing);
-        server->goodbye = news == TB_CLIENT_LEFT;
+        server->goodbye = news == TB_CLIENT_LEFT || server->standing == TB_LEFT;
         if (server->standing == TB_APART && !mux->sticky && !server->stream->out.first &&
             server->state != SERVER_PARKED) {
             mux_free_server(server);
