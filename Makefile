@@ -116,8 +116,10 @@ bench-backends: $(READY) ## measure trio_backends beside stock Trio, asyncio and
 	@$(PY) -m bench.backends.run $(ARGS)
 
 .PHONY: docs
-docs: $(READY) ## write docs/settings.md from the table of settings
+docs: $(READY) ## write docs/settings.md from the table, and measure docs/transparency.md
 	@$(PY) -m pooler.config.reference > docs/settings.md
+	@$(PY) -m tests.transparency.page > docs/transparency.md.new && \
+		mv docs/transparency.md.new docs/transparency.md
 
 # The suite on a copy of the tree, so that the ordinary extensions stay what they are. CPython itself
 # gives memory back only partly when it ends, so leaks are not looked for.
