@@ -451,7 +451,11 @@ class Pool:
                 if isinstance(what, Clean):
                     for statement in what.statements:
                         await server.execute(statement)
-                    return await self._undo(server) if what.session else True
+                    if what.session:
+                        return await self._undo(server)
+                    if self._sticky:  # DISCARD ALL
+                        self.multiplexer.tell_server(server.stream, _NO_SETTINGS)
+                    return True
                 if what is Ending.FINISH:
                     await server.end(finish=True)
                 else:

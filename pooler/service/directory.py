@@ -19,7 +19,7 @@ from pooler.rules.parameters import Variant, as_settings, variant
 from pooler.service.walsenders import walsender
 from pooler.wire.errors import PostgresError
 from pooler.wire.framing import framing_address
-from pooler.wire.session import TRACKS, told_words
+from pooler.wire.session import SETS, TRACKS, told_words
 from pooler.wire.startup import Startup
 from trio_backends import Multiplexer
 
@@ -91,7 +91,8 @@ class Directory:
         wishes = variant(startup, plain.parameters)
         settings = as_settings(wishes, application)
         if pooling(database.mode).keeps_server or settings is None:
-            return Place(self._get(database, startup.user, wishes), application)
+            named = as_settings((), application) or ()
+            return Place(self._get(database, startup.user, wishes), application, named)
         reported = await self._try(database, startup.user, wishes) if wishes else None
         return Place(plain, application, settings, reported)
 
@@ -160,7 +161,7 @@ class Directory:
         mode = pooling(database.mode)
         sticky = mode.keeps_server
         # A server that stays with its client needs nothing rewritten.
-        option = 0 if sticky else database.max_prepared_statements | TRACKS
+        option = SETS if sticky else database.max_prepared_statements | TRACKS
         framing = framing_address(blocks=mode.blocks, inspects=mode.inspects)
         kind = ServerLink if mode.inspects else UnseenServer
         multiplexer = Multiplexer(framing, sticky=sticky, option=option)

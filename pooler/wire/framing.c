@@ -665,7 +665,7 @@ static size_t pg_from_client(void *client, void *server, const uint8_t *bytes, s
     size_t at = 0;
 
     *scan = (struct tb_scan){.verdict = TB_GO};
-    if (c->known.watch.shared && at_rest(c, s) && !restore(c, s, &out, scan))
+    if (c->known.shared && at_rest(c, s) && !restore(c, s, &out, scan))
         return finish(&out, 0, scan);
     while ((at = client_body(c, bytes, n, at)) < n) {
         size_t start = at;

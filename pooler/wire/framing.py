@@ -1,7 +1,7 @@
 """The framings of PostgreSQL's messages (framing.c), for a multiplexer.
 
-Their option is how many prepared statements there may be on a server (statements.c); 0: they are
-not looked at.
+Their option is how many prepared statements there may be on a server (statements.c; 0: they are not
+looked at), and one of the flags in session.py.
 """
 
 from pooler.wire._framing import ffi, lib

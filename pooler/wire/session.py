@@ -13,6 +13,8 @@ Setting = tuple[str, str]
 
 TRACKS = 1 << 32
 """In the option of a multiplexer: the framing watches for what changes a session."""
+SETS = 1 << 33
+"""The same: it only makes the settings so that a client comes with."""
 
 _DELICATE = 1
 _KEPT = 2

@@ -150,6 +150,18 @@ def test_start_up_parameters_share_servers(
     assert len(activity(pg, user)) == 1
 
 
+@pytest.mark.parametrize("mode", ["session", "transaction", "statement"])
+def test_applications_are_known_by_their_names(
+    start: MakePooler, pg: EmbeddedPostgres, user: str, mode: str
+) -> None:
+    pooler = start(max_servers=1, mode=mode)
+    for name in ("one", "other", ""):
+        place = pooler.dsn(user=user, application_name=name)
+        with psycopg.connect(place, autocommit=True) as conn:
+            assert show(conn, "application_name") == name
+            assert conn.info.parameter_status("application_name") == name
+
+
 def test_reset_goes_back_to_the_start_up_parameters(connect: Connect) -> None:
     conn = connect(application_name="mine", options="-c work_mem=9MB -c TimeZone=Asia/Tokyo")
     conn.execute("SET work_mem = '1MB'; SET TimeZone = 'UTC'")
