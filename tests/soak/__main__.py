@@ -17,15 +17,19 @@ from tests.support.pooler import PoolerProcess, configuration
 from tests.support.postgres import EmbeddedPostgres, installations
 from tests.support.sequences import GROUPS, chosen
 
-LEAST_SERVERS = 2
+GROUPS_HELP = """\
+--groups copy,errors means these; --groups=+unsynced,-session the usual ones, but. Groups, and how
+the pooler's answers differ from PostgreSQL's, in which case a group is not a usual one:
+"""
 
 
 def _arguments() -> argparse.Namespace:
-    names = ", ".join(f"{n}*" if g.session else n for n, g in GROUPS.items())
-    parser = argparse.ArgumentParser(prog="make soak ARGS=…", description=__doc__, epilog=(
-        f"Groups are {names}; those with * are about the state of sessions. '--groups copy,errors':"
-        " these; '--groups=+listen,-copy': the usual ones, but; 'session', 'all': several."
-    ))  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="make soak ARGS=…",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__,
+        epilog=GROUPS_HELP + "\n".join(f"  {n:16} {g.differs}" for n, g in GROUPS.items()),
+    )
     add = parser.add_argument
     add("--seed", type=int, default=SystemRandom().randrange(10**6), help="default: by chance")
     add("--messages", type=int, default=1_000_000, help="to say on all backends together")

@@ -40,22 +40,28 @@ class Step:
 
 @dataclass(frozen=True)
 class Group:
-    """A kind of statement. *session*: what it does may outlive a transaction."""
+    """A kind of statement.
+
+    *session*: what it does may outlive a transaction. *differs*: how the pooler's answers do.
+    """
 
     name: str
     weight: float
     plan: Plan
     session: bool = False
+    differs: str = ""
 
 
 GROUPS: dict[str, Group] = {}
 
 
-def group(name: str, weight: float, *, session: bool = False) -> Callable[[Plan], Plan]:
+def group(
+    name: str, weight: float, *, session: bool = False, differs: str = ""
+) -> Callable[[Plan], Plan]:
     """Enters a function that yields what is to be said step by step; the caller may join steps."""
 
     def enter(plan: Plan) -> Plan:
-        GROUPS[name] = Group(name, weight, plan, session)
+        GROUPS[name] = Group(name, weight, plan, session, differs)
         return plan
 
     return enter
@@ -111,23 +117,27 @@ def split(data: bytes) -> Iterator[bytes]:
 
 
 def chosen(spec: str = "") -> list[str]:
-    """Groups by a list such as ``copy,errors`` (these), or ``+listen,-copy`` (the usual, but).
+    """Groups by a list such as ``copy,errors`` (these), or ``+unsynced,-copy`` (the usual, but).
 
-    Usual are the groups that need no session state; ``all`` is every one.
+    Usual is what is answered as by PostgreSQL itself; ``session`` is the state of sessions, ``all``
+    every group.
     """
-    names = [word for word in spec.split(",") if word]
-    unknown = [n for n in names if n.lstrip("+-") not in {*GROUPS, "all", "session"}]
+    several = {
+        "all": list(GROUPS),
+        "usual": [name for name, each in GROUPS.items() if not each.differs],
+        "session": [n for n, each in GROUPS.items() if each.session and not each.differs],
+    }
+    words = [word for word in spec.split(",") if word]
+    unknown = [word for word in words if word.lstrip("+-") not in {*GROUPS, *several}]
     if unknown:
         raise ValueError(f"no such group: {', '.join(unknown)}; there are {', '.join(GROUPS)}")
-    several = {"all": list(GROUPS), "session": [n for n, g in GROUPS.items() if g.session]}
-    only = [n for n in names if n[0] not in "+-"]
-    base = only or [n for n, g in GROUPS.items() if not g.session]
-    found = {n: None for word in base for n in several.get(word, [word])}
-    for word in names:
-        for name in several.get(word[1:], [word[1:]]):
-            if word[0] == "+":
+    only = [word for word in words if word[0] not in "+-"] or ["usual"]
+    found = {name: None for word in only for name in several.get(word, [word])}
+    for sign, word in ((word[0], word[1:]) for word in words):
+        for name in several.get(word, [word]):
+            if sign == "+":
                 found[name] = None
-            elif word[0] == "-":
+            elif sign == "-":
                 found.pop(name, None)
     return list(found)
 
@@ -147,7 +157,7 @@ def tables(places: Iterable[int]) -> Iterator[str]:
     for place in places:
         yield (
             f"CREATE TABLE t{place:02} (id int PRIMARY KEY, v text NOT NULL CHECK (v <> 'bad'),"
-            " n numeric, b bytea)"
+            " n numeric, b bytea) WITH (autovacuum_enabled = off)"
         )
         yield (
             f"CREATE TABLE u{place:02} (id int REFERENCES t{place:02}"

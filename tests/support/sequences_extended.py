@@ -56,9 +56,8 @@ TEXTS = (
     Text(""),
     Text("-- nothing"),
     Text("SHOW server_version_num"),
-    Text("COPY @t (id) TO STDOUT"),
+    Text("COPY (SELECT id FROM @t ORDER BY id) TO STDOUT"),
     Text("DO $$BEGIN RAISE NOTICE 'from a block'; END$$"),
-    Text("SELECT count(*) FROM @n"),
 )
 ENDINGS = ("DEALLOCATE ALL", "DEALLOCATE a", 'deallocate prepare "b";', "DISCARD ALL")
 OIDS = {"i": 23, "I": 20, "t": 25, "b": 16, "B": 17, "f": 701, "a": 1007}
@@ -214,7 +213,7 @@ def _portals(author: Author) -> Iterator[Said]:
         author.open = True
         yield [query("BEGIN")]
     texts = ("SELECT generate_series(1, 7)", "SELECT id, v FROM @t ORDER BY id", "FETCH 3 FROM c")
-    text = author.own(author.pick((*texts, "UPDATE @t SET n = 0 RETURNING id")))
+    text = author.own(author.pick((*texts, "UPDATE @t SET n = 0 RETURNING 'a row'")))
     yield [message("P", b"rows\0" + text.encode() + b"\0\0\0"), SYNC]
     yield [message("B", portal.encode() + b"\0rows\0" + bytes(6)), describe("P", portal), FLUSH]
     for _ in range(author.rnd.randint(1, 4)):
@@ -238,7 +237,7 @@ def _implicit(author: Author) -> Iterator[Said]:
     yield [*said, SYNC]
 
 
-@group("unsynced", 0.3)
+@group("unsynced", 0.3, differs="names are forgotten")
 def _unsynced(author: Author) -> Iterator[Said]:
     """A query after requests, without a Sync between."""
     name = author.pick(NAMES)
@@ -247,6 +246,18 @@ def _unsynced(author: Author) -> Iterator[Said]:
     yield [*said[: author.rnd.randint(1, 4)], *more[: author.rnd.randint(1, 2)]]
     author.open = True
     yield [SYNC]
+
+
+@group("vanishing", 0.5)
+def _vanishing(author: Author) -> Iterator[Said]:
+    """A statement over a table that comes and goes."""
+    text = author.own("SELECT count(*) FROM @n").encode()
+    parsed = message("P", b"counting\0" + text + b"\0\0\0")
+    if author.chance(0.4):
+        yield [author.query(author.pick(("CREATE TABLE @n (id int, v text)", "DROP TABLE @n")))]
+    if author.chance(0.4):
+        yield [close("S", "counting"), parsed, SYNC]
+    yield [message("B", b"\0counting\0" + bytes(6)), describe("P", ""), execute(""), SYNC]
 
 
 @group("many", 0.3)
@@ -276,7 +287,7 @@ def _forget(author: Author) -> Iterator[Said]:
     author.names.clear()
 
 
-@group("forget_extended", 0.3)
+@group("forget_extended", 0.3, differs="DEALLOCATE does not find the name")
 def _forget_extended(author: Author) -> Iterator[Said]:
     yield [by_extended(author.pick(ENDINGS))]
     author.names.clear()
@@ -288,7 +299,7 @@ def _copy_extended(author: Author) -> Iterator[Said]:
     yield from _copying(author, author.pick((FLUSH, b"")))
 
 
-@group("copy_synced", 0.5)
+@group("copy_synced", 0.5, differs="names are forgotten")
 def _copy_synced(author: Author) -> Iterator[Said]:
     """With a Sync before the data, which PostgreSQL ignores in COPY; as libpq does."""
     yield from _copying(author, SYNC)

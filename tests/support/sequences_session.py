@@ -16,7 +16,7 @@ SETTINGS = {
     "client_encoding": ("'UTF8'", "'LATIN1'", "'NOCODE'"),
     "extra_float_digits": ("0", "-3", "77"),
     "bytea_output": ("'escape'", "'hex'", "'none'"),
-    "search_path": ("pg_catalog", '"$user", public', "public, pg_temp"),
+    "search_path": ("pg_catalog, public", '"$user", public', "public, pg_catalog"),
     "work_mem": ("'5MB'", "8192", "'lots'"),
     "statement_timeout": ("'1h'", "0", "'never'"),
     "client_min_messages": ("warning", "notice", "nothing"),
@@ -87,7 +87,7 @@ def _custom(author: Author) -> Iterator[Said]:
     yield [author.in_either_way(SET_OR_NOT)]
 
 
-@group("placeholders", 0.3, session=True)
+@group("placeholders", 0.3, session=True, differs="they stay on a server")
 def _placeholders(author: Author) -> Iterator[Said]:
     """Whether a setting of one's own making is there at all."""
     texts = ("SET not.there = 1", "RESET not.there", "SHOW not.there")
@@ -209,7 +209,7 @@ def _sql_prepare(author: Author) -> Iterator[Said]:
         yield [body + SYNC]
 
 
-@group("mixed_names", 0.5, session=True)
+@group("mixed_names", 0.5, session=True, differs="EXECUTE finds no statement of the protocol")
 def _mixed_names(author: Author) -> Iterator[Said]:
     """Statements prepared by the protocol and executed by SQL, and what the catalog shows."""
     parsed = message("P", b"q\0SELECT 'q'\0\0\0")
