@@ -2,7 +2,8 @@
 
 from pooler.pool.guest import Guest
 from pooler.pool.place import Place
-from pooler.pool.pool import Limits, Pool, Server, ServerFailed
+from pooler.pool.pool import Limits, Pool
 from pooler.pool.quota import Quota
+from pooler.pool.server import Server, ServerFailed
 
 __all__ = ["Guest", "Limits", "Place", "Pool", "Quota", "Server", "ServerFailed"]

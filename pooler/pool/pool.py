@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 import trio
 
 from pooler.pool.guest import Guest
+from pooler.pool.inquiry import NO_SETTINGS, Inquiry
 from pooler.pool.quota import Quota
+from pooler.pool.server import Log, Server, ServerFailed
 from pooler.rules.cleaning import Clean, Ending, Left, after_client
 from pooler.rules.outage import RETRY_DELAY, RETRY_DELAY_UNHURRIED, will_pass
-from pooler.rules.session import AS_NEW, SessionState, undo
 from pooler.wire.errors import PostgresError
 from pooler.wire.messages import parameter_status
-from pooler.wire.session import read_noted, told_settings
 from trio_backends import (
     ClientReport,
     EngineStream,
@@ -54,49 +52,6 @@ _LEFT = {
     Standing.KEPT: Left.SESSION,
     Standing.ASK: Left.SESSION,
 }
-_NO_SETTINGS = told_settings(())
-
-
-class ServerFailed(Exception):
-    """A server could not be opened; ``error`` is what a waiting client is to be told."""
-
-    def __init__(self, error: PostgresError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-class Server(Protocol):
-    """A logged-in connection to PostgreSQL, as the pool sees it (links.server makes them)."""
-
-    @property
-    def stream(self) -> EngineStream: ...
-
-    @property
-    def parameters(self) -> dict[str, str]:
-        """What it reported of itself: ParameterStatus."""
-
-    async def execute(self, statement: str) -> None:
-        """Runs one statement, outside of any transaction at its end; else PostgresError."""
-
-    async def look(self, names: Iterable[str]) -> tuple[SessionState, bytes]:
-        """What its session has, and what it said meanwhile for its client; else PostgresError."""
-
-    async def listen(self) -> None:
-        """Takes in what it said unasked; PostgresError if that was an error or its end."""
-
-    async def cancel(self) -> None:
-        """Asks PostgreSQL to cancel what it does; returns when PostgreSQL has passed that on."""
-
-    async def end(self, *, finish: bool) -> None:
-        """Waits until PostgreSQL has closed; ``finish``: when it has done what it was asked for."""
-
-    def close(self) -> None:
-        """Says Terminate if there is room for it, and closes."""
-
-
-class Log(Protocol):
-    def info(self, event: str, **values: object) -> object: ...
-    def warning(self, event: str, **values: object) -> object: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +95,7 @@ class Pool:
         self.last_error: PostgresError | None = None
         self._connect = connect
         self._sticky = sticky
-        self._pins_allowed = pins_allowed
-        self.pinned: Counter[str] = Counter()  # since the start, by reason
-        self._guests: dict[int, Guest] = {}  # by token of their streams
-        self._kept: dict[int, Guest] = {}  # by token of the server that they keep
+        self.inquiry = Inquiry(multiplexer, pins_allowed=pins_allowed, log=log)
         self._quota = quota
         self._nursery = nursery
         self._log = log
@@ -161,13 +113,7 @@ class Pool:
 
     async def serve(self, stream: EngineStream, guest: Guest) -> ClientReport:
         """Multiplexes a client until its session is over; ``guest.refusal``: why, if by us."""
-        token = stream.token
-        self._guests[token] = guest
-        guest.stream = stream
-        try:
-            return await self.multiplexer.serve(stream, guest.wanted())
-        finally:
-            del self._guests[token]
+        return await self.inquiry.serve(stream, guest)
 
     # -- how many ---------------------------------------------------------------------
 
@@ -325,7 +271,7 @@ class Pool:
                 self._tell()
         finally:
             del self._servers[stream.token]
-            self._kept.pop(stream.token, None)
+            self.inquiry.forget(server)
             self.multiplexer.remove_server(stream)
             server.close()
             self._tell()
@@ -346,7 +292,7 @@ class Pool:
     async def _decide(self, server: Server, news: ServerNews) -> bool:
         """Whether the server serves on."""
         if news is ServerNews.ASKED:
-            return await self._look(server)
+            return await self.inquiry.look(server)
         good = False
         if news is ServerNews.ORPHANED:
             good = await self._clean(server, self.multiplexer.remains(server.stream))
@@ -361,75 +307,6 @@ class Pool:
         if good:
             self.multiplexer.server_ready(server.stream)
         return good
-
-    # -- what clients have in their sessions ------------------------------------------
-
-    async def _look(self, server: Server) -> bool:
-        """The framing asks, for a client that may have changed its session. Whether the server
-        serves on."""
-        with trio.move_on_after(CLEANING_TIMEOUT):
-            try:
-                if await self._answer(server):
-                    return True
-                # The client has gone meanwhile, or is to go.
-                if await self._undo(server):
-                    self.multiplexer.server_ready(server.stream)
-                    return True
-            except PostgresError as error:
-                self._log.warning("a server could not be asked", error=str(error))
-        return False
-
-    async def _answer(self, server: Server) -> bool:
-        """Whether the client is still there, and the two go on."""
-        mux, stream = self.multiplexer, server.stream
-        token = mux.client_token(stream)
-        guest = self._guests.get(token) if token is not None else None
-        if guest is None:
-            return False
-        names, remarks = read_noted(mux.noted(stream))
-        state, aside = await server.look(guest.names(names))
-        told = guest.see(state, remarks)
-        mux.tell_server(stream, told_settings(state.settings, delicate=state.delicate))
-        self._note_pins(server, guest)
-        return guest.refusal is None and mux.settle(stream, told, aside + guest.reset(state))
-
-    def _note_pins(self, server: Server, guest: Guest) -> None:
-        new = sorted(guest.unlogged())
-        self.pinned.update(new)
-        if guest.pins:
-            self._kept[server.stream.token] = guest
-        else:
-            self._kept.pop(server.stream.token, None)
-        if not guest.pins or self._pins_allowed:
-            if new:
-                self._log.info("client pinned", client=guest.number, reason=", ".join(new))
-            return
-        reasons = ", ".join(sorted(guest.pins))
-        self._log.info("client refused what would pin it", client=guest.number, reason=reasons)
-        guest.refusal = PostgresError(
-            "FATAL",
-            "0A000",
-            f"this needs a server of one's own, which transaction pooling does not give: {reasons}",
-            None,
-            'Use session pooling, or allow it: pins = "allow" in the pooler\'s settings.',
-        )
-        assert guest.stream is not None
-        self.multiplexer.ask_to_leave(guest.stream)
-
-    async def _undo(self, server: Server) -> bool:
-        """Makes a server as new whose client has gone and may have left anything in its session."""
-        guest = self._kept.pop(server.stream.token, None)
-        for statement in AS_NEW:
-            await server.execute(statement)
-        state, _ = await server.look(())
-        lasting = guest.lasting if guest is not None else frozenset()
-        statements = undo(replace(state, pins=state.pins | lasting))
-        if statements is None:
-            return False
-        for statement in statements:
-            await server.execute(statement)
-        self.multiplexer.tell_server(server.stream, _NO_SETTINGS)
-        return True
 
     async def _heard(self, server: Server) -> bool:
         try:
@@ -452,9 +329,9 @@ class Pool:
                     for statement in what.statements:
                         await server.execute(statement)
                     if what.session:
-                        return await self._undo(server)
+                        return await self.inquiry.undo(server)
                     if self._sticky:  # DISCARD ALL
-                        self.multiplexer.tell_server(server.stream, _NO_SETTINGS)
+                        self.multiplexer.tell_server(server.stream, NO_SETTINGS)
                     return True
                 if what is Ending.FINISH:
                     await server.end(finish=True)
