@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tests.support.pooler import Poolers, configuration
 from tests.support.postgres import EmbeddedPostgres, connect
 from tests.transparency.ground import SERVERS, Ground, Pooled
-from tests.transparency.table import DIFFERS, PINNED, REFUSED, SAME, Mode, Row
+from tests.transparency.table import DIFFERS, NAMED, PINNED, REFUSED, SAME, Mode, Row
 
 _NO_BLOCKS = "transaction blocks not allowed in statement pooling mode"
 
@@ -57,7 +57,7 @@ class Matrix:
     def _pooled(self, mode: Mode, backend: str) -> Pooled:
         key = (mode.name, backend)
         if key not in self._grounds:
-            settings = {"mode": mode.name, "max_servers": SERVERS}
+            settings = {"mode": mode.name, "max_servers": SERVERS, "pin_on": [NAMED]}
             pooler = self._poolers.get(configuration(self._pg, backend=backend, **settings))
             self._grounds[key] = Pooled(self._admin, pooler, next(self._users), mode)
         return self._grounds[key]

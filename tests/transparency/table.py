@@ -39,6 +39,11 @@ ERRORS = "Errors and notices"
 PROTOCOL = "Protocol"
 CANCEL = "Cancelling"
 
+NAMED = "leaves_something_behind"  # the one word in the poolers' setting pin_on
+
+UNSEEN = "It is not seen, and stays on the server, where other clients may find it."
+NAME_IT = "Name the function in `pin_on`, or say `SET trio_pooler.pin = on` before."
+
 Play = Callable[["Stage"], None]
 
 
@@ -56,6 +61,7 @@ MODES = (
     Mode("session", shuffled=False),
     Mode("transaction", shuffled=True),
     Mode("statement", shuffled=True),
+    Mode("passthrough", shuffled=False),
 )
 
 # Why clients are pinned, as the pooler names it: what makes it so, and what ends it. In Markdown.
@@ -113,10 +119,11 @@ class Row:
         return " ".join((self.play.__doc__ or "").split())
 
     def verdict(self, mode: Mode) -> str:
-        """What is expected. But for blocks, statement mode is as transaction mode."""
-        if mode.name != "statement":
-            return self.expected.get(mode.name, SAME)
-        return REFUSED if self.blocks else self.expected.get("transaction", SAME)
+        """What is expected. Two modes are as others, if nothing else is said."""
+        if mode.name == "statement" and self.blocks:
+            return REFUSED
+        like = {"statement": "transaction", "passthrough": "session"}.get(mode.name, mode.name)
+        return self.expected.get(mode.name, self.expected.get(like, SAME))
 
 
 ROWS: list[Row] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.transparency.stage import Stage
-from tests.transparency.table import LOCKS, row
+from tests.transparency.table import LOCKS, NAME_IT, NAMED, UNSEEN, row
 
 ADVISORY = "advisory lock"
 # By database: another client's, too.
@@ -79,8 +79,7 @@ def advisory_transaction_lock(s: Stage) -> None:
 
 @row(
     LOCKS,
-    differs="What a function does is not seen, and the lock stays with the server. Name the "
-    "function in `pin_on`, or say `SET trio_pooler.pin = on` before.",
+    differs=f"{UNSEEN} {NAME_IT}",
 )
 def advisory_lock_in_function(s: Stage) -> None:
     """A function that takes an advisory lock"""
@@ -96,6 +95,16 @@ def advisory_lock_in_function_pinned(s: Stage) -> None:
     a("CREATE FUNCTION f() RETURNS void LANGUAGE sql AS $$ SELECT pg_advisory_lock(1) $$")
     a("SET trio_pooler.pin = on")
     a("SELECT f()", "SELECT 1", "SELECT pg_advisory_unlock(1)", "SET trio_pooler.pin = off")
+
+
+@row(LOCKS, pins="pin_on, advisory lock")
+def advisory_lock_in_named_function(s: Stage) -> None:
+    """The same, with the function's name in the setting `pin_on`, until DISCARD ALL"""
+    a, b = s.client("a"), s.client("b")
+    a(f"CREATE FUNCTION {NAMED}() RETURNS void LANGUAGE sql AS $$ SELECT pg_advisory_lock(1) $$")
+    a(f"SELECT {NAMED}()", "SELECT 1", "SELECT pg_advisory_unlock(1)", f"SELECT {NAMED}()")
+    a("DISCARD ALL")
+    b(HELD)
 
 
 @row(LOCKS, blocks=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.support.client import SYNC, bind, execute, parse
 from tests.transparency.requests import BINARY, function_call
 from tests.transparency.stage import Stage
-from tests.transparency.table import DIFFERS, SETTINGS, row
+from tests.transparency.table import DIFFERS, NAME_IT, SETTINGS, UNSEEN, row
 
 
 @row(SETTINGS)
@@ -106,7 +106,7 @@ def set_config_function(s: Stage) -> None:
 
 @row(
     SETTINGS,
-    differs="Such a statement is not seen to set anything. Use `SET` or `set_config`.",
+    differs=f"{UNSEEN} Use `SET` or `set_config`.",
 )
 def set_by_update(s: Stage) -> None:
     """UPDATE pg_settings"""
@@ -212,8 +212,8 @@ def characteristics(s: Stage) -> None:
 
 @row(
     SETTINGS,
-    session=DIFFERS,
-    why="In session mode servers are opened without the name in the start-up packet. SET it.",
+    passthrough=DIFFERS,
+    why="Servers are opened without the name in the start-up packet. SET it.",
 )
 def application_name(s: Stage) -> None:
     """application_name, in pg_stat_activity too"""
@@ -263,7 +263,7 @@ def set_behind_comments(s: Stage) -> None:
 
 @row(
     SETTINGS,
-    differs="It is not seen to be a SET. Put a blank behind SET, and no comment into a comment.",
+    differs=f"{UNSEEN} Put a blank behind SET, and no comment into a comment.",
 )
 def set_hidden(s: Stage) -> None:
     """SET behind nested comments, and with nothing between SET and a quoted name"""
@@ -282,8 +282,7 @@ def set_in_do(s: Stage) -> None:
 
 @row(
     SETTINGS,
-    differs="What a function does is not seen. Name it in `pin_on`, or say `SET trio_pooler.pin = "
-    "on` before.",
+    differs=f"{UNSEEN} {NAME_IT}",
 )
 def set_by_function(s: Stage) -> None:
     """A function that sets something for the session"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.transparency.stage import Stage
-from tests.transparency.table import TEMPORARY, row
+from tests.transparency.table import NAME_IT, TEMPORARY, UNSEEN, row
 
 OBJECT = "temporary object"
 
@@ -96,8 +96,7 @@ def temporary_in_do(s: Stage) -> None:
 
 @row(
     TEMPORARY,
-    differs="What a function does is not seen. Name it in `pin_on`, or say `SET trio_pooler.pin = "
-    "on` before.",
+    differs=f"{UNSEEN} {NAME_IT}",
 )
 def temporary_in_function(s: Stage) -> None:
     """A function that makes a temporary table"""
