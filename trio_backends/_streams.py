@@ -273,6 +273,11 @@ class EngineStream(trio.abc.HalfCloseableStream):
             finally:
                 self._sending = False
 
+    @property
+    def unsent(self) -> int:
+        """How many bytes are on their way that the kernel has not taken yet."""
+        return int(lib.tb_stream_unsent(self.pointer)) if self.pointer is not None else 0
+
     async def send_eof(self) -> None:
         """As ``trio.abc.HalfCloseableStream``."""
         await trio.lowlevel.checkpoint()

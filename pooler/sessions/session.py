@@ -23,12 +23,14 @@ from pooler.wire import messages
 from pooler.wire.errors import PostgresError
 from pooler.wire.requests import first_request
 from pooler.wire.startup import PROTOCOL_3_0, CancelRequest, Startup
-from trio_backends import ClientReport, EngineStream
+from trio_backends import ClientNews, ClientReport, EngineStream
 
 _READY = messages.ready_for_query()
 _SHUTTING_DOWN = PostgresError("FATAL", "57P03", "the pooler is shutting down")
 # A client that does not read what it is told is closed all the same.
 FAREWELL_TIMEOUT = 1.0  # seconds
+# How long a client that has said goodbye may take to read what it asked for before.
+LAST_ANSWER_TIMEOUT = 10.0  # seconds
 
 
 class House(Protocol):
@@ -100,6 +102,8 @@ class Session:
                 error = self.guest.refusal or farewell(report, pool.last_error)
                 if error is not None:
                     await self._tell(error)
+                elif report.news is ClientNews.LEFT and self.stream.unsent:
+                    await self._finish()
         except PostgresError as refusal:
             house.log_failed(self, refusal)
             await self._tell(refusal)
@@ -150,6 +154,14 @@ class Session:
         key = messages.backend_key_data(self.process_id, self.secret)
         async with house.walsender(startup) as self.walsender:
             await replicate(self.stream, self.walsender, key)
+
+    async def _finish(self) -> None:
+        """What it asked for before its goodbye is still on its way."""
+        with (
+            contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+            trio.move_on_after(LAST_ANSWER_TIMEOUT),
+        ):
+            await self.stream.wait_send_all_might_not_block()
 
     async def _tell(self, error: PostgresError) -> None:
         with (

@@ -449,6 +449,17 @@ static inline bool looks_at_statements(const struct client *c)
     return c->known.shared && c->known.shared->limit;
 }
 
+/* Whether a ReadyForQuery will come, whatever the client does: it hears that before it has left. */
+static bool ready_is_due(struct server *s)
+{
+    if (s->flags & (UNSURE | COPY_IN))
+        return false;
+    for (uint32_t i = s->account.count; i-- > 0;)
+        if (account_at(&s->account, i)->kind & READIED)
+            return true;
+    return false;
+}
+
 /* May a message of this type begin? Decided at its first byte, before any of it is let on. */
 static inline bool may_begin(const struct client *c, struct server *s, uint8_t type,
                              struct tb_scan *scan)
@@ -462,7 +473,7 @@ static inline bool may_begin(const struct client *c, struct server *s, uint8_t t
     if (kind == ASKS)
         stop(scan, TB_FULL, NULL);
     else if (kind == LEAVES)
-        stop(scan, TB_LEAVE, NULL);
+        stop(scan, ready_is_due(s) ? TB_FULL : TB_LEAVE, NULL);
     else
         stop(scan, TB_BAD, invalid_type[type]);
     return false;

@@ -19,7 +19,7 @@ def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if compiler is None:
         pytest.skip("no C compiler")
     program = tmp_path_factory.mktemp("fuzz") / "fuzz_framing"
-    sources = [f"pooler/wire/{name}.c" for name in ("framing", "statements", "memory")]
+    sources = [f"pooler/wire/{name}.c" for name in ("framing", "statements", "session", "memory")]
     sources.append("tests/fuzz/fuzz_framing.c")
     options = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Itrio_backends/engine"]
     command = [compiler, *options, *SANITIZERS, *sources, "-o", str(program)]

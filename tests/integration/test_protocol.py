@@ -1,6 +1,8 @@
-"""What a start-up packet asks of the protocol itself: its version, its options, the cancel key."""
+"""The protocol itself: its version, its options, the cancel key, the goodbye."""
 
 from __future__ import annotations
+
+import time
 
 import psycopg
 import pytest
@@ -9,10 +11,15 @@ from tests.integration.conftest import MakePooler
 from tests.support.client import (
     PROTOCOL_3_0,
     PROTOCOL_3_2,
+    SYNC,
+    TERMINATE,
     Client,
     Message,
+    bind,
     cancel,
     cancel_packet,
+    execute,
+    parse,
     query,
     startup,
 )
@@ -97,3 +104,51 @@ def test_a_driver_that_asks_for_the_newest(
         with psycopg.connect(dsn, autocommit=True) as conn:
             assert conn.execute("SELECT %s", ["served"]).fetchone() == ("served",)
             assert conn.info.parameter_status("server_version") == pg.version
+
+
+# ------------------------------------------------------------------------- a goodbye and answers
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        query("SELECT 'said'"),
+        query("SELECT 1") + query("SELECT 'said'"),
+        parse("SELECT 'said'") + bind() + execute() + SYNC,
+        query("BEGIN") + query("SELECT pg_sleep(0.1)") + query("SELECT 'said'"),
+    ],
+)
+def test_what_was_asked_before_a_goodbye_is_answered(
+    start: MakePooler, pg: EmbeddedPostgres, user: str, mode: str, requests: bytes
+) -> None:
+    """As PostgreSQL does, then it closes; the server serves on."""
+    pooler = start(mode=mode, max_servers=1)
+    ends = []
+    for port in (pooler.port, pg.port, pooler.port):
+        with Client.log_in(port, user=user) as client:
+            client.send(requests + TERMINATE)
+            ends.append(client.until_end())
+    assert ends[0] == ends[1] == ends[2]
+    assert len(activity(pg, user)) == 1
+
+
+def test_all_of_a_long_answer_comes_before_the_end(start: MakePooler, user: str, mode: str) -> None:
+    with Client.log_in(start(mode=mode).port, user=user) as client:
+        client.send(query("SELECT repeat('x', 20000000)") + TERMINATE)
+        time.sleep(0.2)  # until nothing more fits anywhere
+        messages = client.until_end()
+        assert [kind for kind, _ in messages] == ["T", "D", "C", "Z"]
+        assert len(messages[1].body) == 20000006
+
+
+def test_a_goodbye_that_nothing_answers(start: MakePooler, pg: EmbeddedPostgres, user: str) -> None:
+    """Without a Sync, or in a COPY, PostgreSQL says nothing before it reads the goodbye."""
+    pooler = start(max_servers=1)
+    with Client.log_in(pooler.port, user=user) as client:
+        client.send(parse("SELECT 1") + bind() + execute() + TERMINATE)
+        client.until_end()
+    with Client.log_in(pooler.port, user=user) as client:
+        client.send(query("CREATE TEMP TABLE t (); COPY t FROM STDIN") + TERMINATE)
+        assert "G" in [kind for kind, _ in client.until_end()]
+    with Client.log_in(pooler.port, user=user) as client:
+        assert client.query("SELECT 1").value == "1"

@@ -90,6 +90,8 @@ class FramingTwin:
         for at, byte in enumerate(data):
             if not self.client_message:
                 refused = self._refused_type(byte)
+                if refused and refused.verdict == "LEAVE" and self._ready_is_due():
+                    return Scan("FULL", at)
                 if refused:
                     return refused._replace(consumed=at)
                 if chr(byte) in ANSWERED_TYPES + "cf" and len(self.awaiting) == MOST_REQUESTS:
@@ -102,6 +104,12 @@ class FramingTwin:
                 self._requested(chr(self.client_message[0]))
             _drop_if_whole(self.client_message)
         return Scan("GO", len(data))
+
+    def _ready_is_due(self) -> bool:
+        """A goodbye waits for it."""
+        if self.unsure or self.copying:
+            return False
+        return any(letter in "QFS" for letter in self.awaiting)
 
     def _requested(self, letter: str) -> None:
         if self.unsure or letter in "Hd":

@@ -275,7 +275,22 @@ def test_opening_needs_a_header() -> None:
 
 def test_terminate_goes_nowhere() -> None:
     framing = EngineFraming()
-    assert framing.from_client(message("Q") + message("X")) == Scan("LEAVE", 5)
+    assert framing.from_client(message("H") + message("X")) == Scan("LEAVE", 5)
+    assert framing.from_client(message("P") + message("X")) == Scan("LEAVE", 5)
+
+
+def test_terminate_waits_for_what_was_asked_before() -> None:
+    """But not for what never comes: without a Sync, or while the server waits for copy data."""
+    for request, answers in (("Q", "CZ"), ("PBES", "12CZ"), ("F", "VZ")):
+        framing = EngineFraming()
+        sent = b"".join(map(message, request))
+        assert framing.from_client(sent + message("X")) == Scan("FULL", len(sent))
+        for letter in answers:
+            assert framing.from_client(message("X")) == Scan("FULL", 0)
+            framing.from_server(said(letter))
+        assert framing.from_client(message("X")) == Scan("LEAVE", 0)
+    framing = talk(">Q", "<G")
+    assert framing.from_client(message("X")) == Scan("LEAVE", 0)
 
 
 def test_types_and_lengths_of_the_server() -> None:

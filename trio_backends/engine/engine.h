@@ -339,6 +339,7 @@ void tb_stream_stop_waiting(struct tb_stream *, bool sender);
 int tb_stream_shutdown_send(struct tb_stream *);
 /* Closes at once; what the kernel does not take now is lost. The pointer is dead afterwards. */
 void tb_stream_close(struct tb_stream *);
+size_t tb_stream_unsent(const struct tb_stream *); /* bytes that the kernel has not taken yet */
 size_t tb_stream_received_bytes(const struct tb_stream *); /* and not yet taken */
 int tb_stream_error(const struct tb_stream *);             /* negative errno, or 0 */
 bool tb_stream_wait_room(struct tb_stream *);              /* true: wait for TB_EV_SENT */

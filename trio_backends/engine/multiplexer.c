@@ -455,7 +455,14 @@ static void client_received(struct tb_stream *stream, struct tb_lent *lent)
 
 static void client_ended(struct tb_stream *stream)
 {
-    mux_client_gone(stream->member, TB_CLIENT_ENDED);
+    struct tb_member *client = stream->member;
+    const struct tb_segment *first = stream->in.first;
+    struct tb_scan scan = {0};
+    /* A goodbye that the framing keeps until answers have come has been said all the same. */
+    bool said = client->held_back && first &&
+                client->mux->framing->opening(client->framing, first->bytes, first->length,
+                                              &scan) == TB_LEAVE;
+    mux_client_gone(client, said ? TB_CLIENT_LEFT : TB_CLIENT_ENDED);
 }
 
 static void client_drained(struct tb_stream *stream)

@@ -157,6 +157,11 @@ int tb_stream_fd(const struct tb_stream *stream)
     return stream->fd;
 }
 
+size_t tb_stream_unsent(const struct tb_stream *stream)
+{
+    return stream->out.bytes;
+}
+
 size_t tb_stream_received_bytes(const struct tb_stream *stream)
 {
     return stream->in.bytes;
