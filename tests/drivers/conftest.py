@@ -22,6 +22,7 @@ from tests.support.postgres import (
 
 SERVERS = 5
 CLIENTS = 15
+TIMEOUT = 60  # seconds for a program that does a workload
 _numbers = itertools.count(1)
 
 
@@ -67,3 +68,5 @@ def shop(backend: str, drivers_pg: EmbeddedPostgres, drivers_poolers: Poolers) -
     yield Shop("127.0.0.1", pooler.port, "postgres", database)
     eventually(lambda: pooler.clients() == 0, "every client has left")
     assert 0 < connections(drivers_pg, dbname=database) <= SERVERS
+    with connect(drivers_pg) as conn:
+        conn.execute(f"DROP DATABASE {database} WITH (FORCE)")  # its idle servers go, too

@@ -147,15 +147,17 @@ class Pair:
         data = step.data
         pieces = list(self._cut(data))
         through, direct = self.sides
+        for side in self.sides:
+            side.ask(step.said)
         if len(data) < LARGE:
-            await through.say(step.said, pieces)
-            await direct.say(step.said, [data])
+            await through.send(pieces)
+            await direct.send([data])
             await through.hear()
             await direct.hear()
             return
         async with trio.open_nursery() as nursery:
             for side, parts in ((through, pieces), (direct, [data])):
-                nursery.start_soon(side.say, step.said, parts)
+                nursery.start_soon(side.send, parts)
                 nursery.start_soon(side.hear)
 
     def _cut(self, data: bytes) -> Iterator[bytes]:

@@ -109,7 +109,8 @@ class Shrink:
                 some = parse(f"SELECT {self._rnd.randrange(10)}")
                 for said in ([query("BEGIN")], [some, SYNC], [query("ROLLBACK")]):
                     await trio.sleep(self._rnd.random() * 0.004)
-                    await side.say(said, said)
+                    side.ask(said)
+                    await side.send(said)
                     await side.hear()
         finally:
             side.close()

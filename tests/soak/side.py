@@ -84,10 +84,11 @@ class Side:
     async def open(cls, port: int, database: str, user: str) -> Self:
         """Connects and sends the start-up packet; its answer is still to be heard."""
         side = cls(await trio.open_tcp_stream("127.0.0.1", port))
-        await side._send([startup(database, user)])
+        await side.send([startup(database, user)])
         return side
 
-    async def _send(self, pieces: Iterable[bytes]) -> None:
+    async def send(self, pieces: Iterable[bytes]) -> None:
+        """Messages, cut in whatever way."""
         try:
             for piece in pieces:
                 await self._stream.send_all(piece)
@@ -95,12 +96,11 @@ class Side:
         except trio.BrokenResourceError:
             pass  # what was heard says why
 
-    async def say(self, said: Iterable[bytes], pieces: Iterable[bytes]) -> None:
-        """*pieces* are the messages that were *said*, cut in whatever way."""
+    def ask(self, said: Iterable[bytes]) -> None:
+        """These messages are going to be sent."""
         for each in said:
             self.owed.ask(chr(each[0]))
         self.heard = []
-        await self._send(pieces)
 
     async def hear(self) -> list[Message]:
         """The answers to all that was said, or what came until the connection ended."""
@@ -113,7 +113,7 @@ class Side:
         """Ends the connection; returns what came in answer to a Terminate, which is nothing."""
         self.heard = []
         if goodbye and not (self.ended or self.owed.queue):
-            await self._send([TERMINATE])
+            await self.send([TERMINATE])
             while not self.ended:
                 await self._receive()
         if abort:
