@@ -96,12 +96,18 @@ struct server {
     bool unfit;            /* it does not take the settings that its client wants */
     bool forward;          /* what its client asked for is already under way behind them */
     bool brief;            /* no transaction may outlast a request */
+    bool delicate;         /* nothing goes on before its settings are restored */
     uint8_t tag_length;    /* of a CommandComplete that is looked at; 0: none is */
     uint8_t tag[TAG_SIZE];
     struct account account;
     struct prepared prepared;
     struct settings *settings; /* of its session; NULL: those of a new one */
 };
+
+static inline bool midway(const struct place *place)
+{
+    return place->remaining || place->have;
+}
 
 /* --------------------------------------------------------------------------------- the account */
 
@@ -174,8 +180,10 @@ static inline bool pop(struct client *c, struct server *s)
     struct entry *entry = account_at(&s->account, 0);
     bool swallow = entry->does & SWALLOWED_ANSWER;
 
-    if (entry->does & RESTORES)
+    if (entry->does & RESTORES) {
         set_settings(&s->settings, c->known.watch.wanted);
+        s->delicate = false;
+    }
     if (entry->does || entry->name) {
         uncount(&s->account, entry);
         entry_done(&c->known, &s->prepared, entry);
@@ -271,7 +279,9 @@ static void fail(struct client *c, struct server *s)
             s->flags |= SKIPPING;
     } else if (account_at(&s->account, 0)->does & RESTORES) {
         s->unfit = true;
-        s->forward = s->account.count > 1 || !s->settings;
+        /* Has it been sent anything of its client's already? Or would any other server do no better? */
+        s->forward = s->account.count > 1 || midway(&c->place) || c->known.held.length ||
+                     !s->settings;
     } else if (account_at(&s->account, 0)->does & UNNAMES) { /* a DEALLOCATE that has failed */
         uncount(&s->account, account_at(&s->account, 0));
         s->prepared.failing = name_keep(account_at(&s->account, 0)->name);
@@ -365,11 +375,6 @@ static inline void ready(struct client *c, struct server *s, uint8_t status, str
 static inline uint32_t big_endian(const uint8_t *at)
 {
     return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
-}
-
-static inline bool midway(const struct place *place)
-{
-    return place->remaining || place->have;
 }
 
 /* Skips what it can of the current body; returns the bytes skipped. */
@@ -505,7 +510,7 @@ static bool look_at(struct client *c, struct server *s, const uint8_t *message, 
     enum told told = TOLD;
 
     if (message[0] == 'Q' && c->known.watch.shared) {
-        watch_begin(&c->known.watch, length - 4u, false);
+        watch_begin(&c->known.watch, length - 4u, A_QUERY);
         watch_bytes(&c->known.watch, message + HEADER, have - HEADER);
     }
     if (s->flags & DISTURBED) {
@@ -633,14 +638,16 @@ static bool restore(struct client *c, struct server *s, struct out *out, struct 
         return false;
     }
     settings_put(out, s->settings, wanted);
-    prepared_handled(&s->prepared); /* a simple query does away with the unnamed statement */
+    set_unnamed(&s->prepared.unnamed, NULL); /* a simple query does away with it */
+    s->prepared.stray_unnamed = s->prepared.large_unnamed = false;
     entry = account_add(&s->account, QUERY);
     entry->does = SWALLOWED_ANSWER | RESTORES;
     s->account.does_count++;
     s->account.swallows++;
-    if (settings_are_delicate(s->settings, wanted))
+    s->delicate = settings_are_delicate(s->settings, wanted);
+    if (s->delicate)
         scan->verdict = TB_FULL;
-    return scan->verdict == TB_GO;
+    return !s->delicate;
 }
 
 /* Bytes of a message's body, from `at` on; returns where they end in this chunk. */
@@ -661,7 +668,9 @@ static inline void watch_message(struct client *c, uint8_t type, uint32_t length
     if (!watch->shared)
         return;
     if (type == 'Q' || (type == 'P' && !looks_at_statements(c)))
-        watch_begin(watch, length - 4u, type == 'P');
+        watch_begin(watch, length - 4u, type == 'Q' ? A_QUERY : A_PARSE);
+    else if (type == 'B' && watch->suspect)
+        watch_values(watch, length - 4u);
     else if (type == 'F')
         watch->marked = true; /* a function by its number */
 }
@@ -676,7 +685,10 @@ static size_t pg_from_client(void *client, void *server, const uint8_t *bytes, s
     size_t at = 0;
 
     *scan = (struct tb_scan){.verdict = TB_GO};
-    if (c->known.shared && at_rest(c, s) && !restore(c, s, &out, scan))
+    if (s->delicate)
+        scan->verdict = TB_FULL;
+    if (s->delicate || (c->known.shared && n && frontend_messages[bytes[0]].kind != LEAVES &&
+                        at_rest(c, s) && !restore(c, s, &out, scan)))
         return finish(&out, 0, scan);
     while ((at = client_body(c, bytes, n, at)) < n) {
         size_t start = at;
@@ -854,7 +866,7 @@ static size_t pg_from_server(void *client, void *server, const uint8_t *bytes, s
             return unfit(s, &out, start, split, scan);
         if (heed(c, s, message) || (message->kind == READY && is_swallowed(s)))
             swallow = true;
-        if (s->forward)
+        if (s->forward || head[0] == 'A') /* a notification is nobody else's */
             swallow = false;
         if (head[0] == 'S' && c->known.watch.shared && !swallow && !c->known.watch.local)
             c->known.watch.marked = true;
@@ -892,8 +904,10 @@ static int pg_standing(const void *client, const void *server)
 
 static int pg_last_words(const void *server)
 {
-    const struct server *s = server;
+    struct server *s = (struct server *)(uintptr_t)server; /* only read */
 
+    if (is_ours(s) && !s->forward)
+        return TB_WORDS_WHOLE;
     if (midway(&s->place))
         return TB_WORDS_CUT;
     return s->type == 'E' ? TB_WORDS_ERROR : TB_WORDS_WHOLE;
@@ -946,7 +960,7 @@ static void pg_server_fresh(void *server)
     prepared_fresh(&s->prepared);
     s->place = (struct place){0};
     s->type = s->flags = s->tag_length = 0;
-    s->collecting = s->dropping = s->unfit = s->forward = false;
+    s->collecting = s->dropping = s->unfit = s->forward = s->delicate = false;
     s->account.many = NULL;
     s->account.first = 0;
 }

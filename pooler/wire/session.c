@@ -2,8 +2,9 @@
  *
  * Whether a statement changes the session, and to what, only PostgreSQL knows for certain: there are
  * set_config(), DO, multi-statement queries, SET LOCAL, savepoints and rollbacks. So the text is read
- * for words after which it may have: that is cheap, and says too often yes rather than once no. Such a
- * text marks its client. When the marked client would part from its server, the multiplexer has
+ * for words after which it may have: that is cheap, and says too often yes rather than once no. (Its
+ * it; where that depends on something we do not know, the text counts as one that may.) Such a text
+ * marks its client. When the marked client would part from its server, the multiplexer has
  * Python ask the server itself (rules/session.py), which tells us the outcome: the settings the
  * session has now, and whether it has anything that only this server has. What no word gives away (a
  * function that does it inside) can be named in a setting, see session_words().
@@ -19,23 +20,26 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
-#define LONGEST_READ (64u << 10) /* of a text; a longer one may have anything in it */
 #define MOST_NOTED 8192u         /* bytes of words for Python */
 #define NOTE_LOST "!lost"
 #define NOTE_LOAD "!load"
 #define NOTE_DISCARD "!discard"
 #define NOTE_NAMED "!named"
+#define NOTE_SEED "!seed"
 
 /* ------------------------------------------------------------------------------------- words */
 
 enum word {
     OTHER = 0, SET, LOCAL, TRANSACTION, CONSTRAINTS, LOAD, DISCARD, STARTS, CREATES, TEMPORARY, WITH,
-    HOLD, MARKS, SET_CONFIG, ENDS, TRUE_, ALL,
+    HOLD, MARKS, SET_CONFIG, ENDS, TRUE_, ALL, SEED, SETS_SEED,
 };
 
-enum comment { NO_COMMENT = 0, TO_END_OF_LINE, TO_STAR };
+/* Where in a text a byte is; from SKIPPED on, words do not count. */
+enum inside {
+    PLAIN = 0, IDENTIFIER, STRING, ESCAPES, VALUES, SKIPPED, ESCAPED = SKIPPED, STATEMENT_NAME, LINE,
+    BLOCK,
+};
 enum argument { EMPTY = 0, IS_TRUE, IS_ELSE };
 
 static const struct {
@@ -45,34 +49,31 @@ static const struct {
     {"set", SET}, {"local", LOCAL}, {"transaction", TRANSACTION}, {"constraints", CONSTRAINTS},
     {"load", LOAD}, {"discard", DISCARD}, {"all", ALL}, {"true", TRUE_},
     /* at the start of a statement */
-    {"reset", STARTS}, {"listen", STARTS}, {"unlisten", STARTS}, {"prepare", STARTS},
-    {"execute", STARTS}, {"deallocate", STARTS}, {"do", STARTS},
+    {"reset", STARTS}, {"listen", STARTS}, {"prepare", STARTS}, {"do", STARTS}, {"seed", SEED},
     /* before "temporary" */
     {"create", CREATES}, {"global", CREATES}, {"replace", CREATES}, {"into", CREATES},
     {"temp", TEMPORARY}, {"temporary", TEMPORARY}, {"with", WITH}, {"hold", HOLD},
     /* anywhere */
-    {"set_config", SET_CONFIG}, {"setseed", MARKS},
-    /* where something is kept, these may end it */
-    {"drop", ENDS}, {"close", ENDS},
+    {"set_config", SET_CONFIG}, {"setseed", SETS_SEED},
+    /* where something is kept, these may end it, or do what was prepared */
+    {"drop", ENDS}, {"close", ENDS}, {"unlisten", ENDS}, {"deallocate", ENDS}, {"execute", ENDS},
 };
 
 #define WORDS (sizeof words / sizeof *words)
 #define LONGEST_KNOWN 15u
 
 /* For each first letter, the lengths of the words that begin with it: most words are none of them. */
-static const uint16_t *lengths(void)
-{
-    static uint16_t masks[256];
+static uint16_t lengths[256];
 
-    if (!masks['s'])
-        for (size_t i = 0; i < WORDS; i++)
-            masks[(uint8_t)words[i].text[0]] |= (uint16_t)(1u << strlen(words[i].text));
-    return masks;
+__attribute__((constructor)) static void measure(void)
+{
+    for (size_t i = 0; i < WORDS; i++)
+        lengths[(uint8_t)words[i].text[0]] |= (uint16_t)(1u << strlen(words[i].text));
 }
 
 static enum word word_of(const uint8_t *text, size_t n)
 {
-    if (n <= LONGEST_KNOWN && n && lengths()[text[0]] >> n & 1)
+    if (n <= LONGEST_KNOWN && n && lengths[text[0]] >> n & 1)
         for (size_t i = 0; i < WORDS; i++)
             if (strlen(words[i].text) == n && !memcmp(words[i].text, text, n))
                 return words[i].word;
@@ -115,18 +116,35 @@ void session_words(struct shared *shared, const uint8_t *bytes, size_t n)
 
 /* ---------------------------------------------------------------------------------- a reading */
 
+static bool is_noted(const struct held *noted, const void *text, size_t n)
+{
+    const uint8_t *at = noted->bytes, *end = at + noted->length;
+
+    for (size_t length; at < end; at += length + 1) {
+        length = strlen((const char *)at);
+        if (length == n && !memcmp(at, text, n))
+            return true;
+    }
+    return false;
+}
+
 static void note(struct watch *w, const void *text, size_t n)
 {
     uint8_t end = 0;
 
     if (w->noted.length + n + 1 > MOST_NOTED) {
-        if (w->noted.length + sizeof NOTE_LOST > MOST_NOTED + 16)
-            return;
         text = NOTE_LOST;
         n = strlen(NOTE_LOST);
     }
+    if (w->noted.length && is_noted(&w->noted, text, n))
+        return;
     held_add(&w->noted, text, n);
     held_add(&w->noted, &end, 1);
+}
+
+static void mark(struct watch *w)
+{
+    w->marked = w->reading.marks = true;
 }
 
 /* The first word of a statement, or the one behind SET. */
@@ -138,25 +156,24 @@ static void word_at_start(struct watch *w, enum word word)
         if (word == LOCAL || word == TRANSACTION || word == CONSTRAINTS)
             w->local = true;
         else
-            w->marked = true;
+            mark(w);
+        if (word == SEED)
+            note(w, NOTE_SEED, strlen(NOTE_SEED));
     } else if (word == LOAD) {
-        w->marked = true;
+        mark(w);
         note(w, NOTE_LOAD, strlen(NOTE_LOAD));
     } else if (word == STARTS || word == DISCARD) {
-        w->marked = true;
+        mark(w);
     }
     r->setting = r->start && word == SET;
     r->start = false;
 }
 
-static void word_in_call(struct watch *w, enum word word, const uint8_t *text, size_t n)
+static void word_in_call(struct watch *w, enum word word)
 {
     struct reading *r = &w->reading;
-    const uint8_t *dollar = memchr(text, '$', n);
 
-    if (dollar && (dollar != text || n < 2 || text[1] == '$'))
-        w->marked = true; /* a dollar-quoted string, perhaps: who knows where it ends */
-    r->argument = r->argument == EMPTY && word == TRUE_ && !r->quoted ? IS_TRUE : IS_ELSE;
+    r->argument = r->argument == EMPTY && word == TRUE_ && r->inside == PLAIN ? IS_TRUE : IS_ELSE;
 }
 
 static void word_anywhere(struct watch *w, enum word word)
@@ -165,13 +182,16 @@ static void word_anywhere(struct watch *w, enum word word)
 
     if (word == MARKS || (word == TEMPORARY && (r->previous == CREATES || r->previous == LOCAL)) ||
         (word == HOLD && r->previous == WITH) || (word == ENDS && w->kept)) {
-        w->marked = true;
+        mark(w);
     } else if (word == SET_CONFIG) {
-        w->marked |= r->calling; /* one within another */
+        if (r->calling || r->inside != PLAIN) /* one within another, or in a string */
+            mark(w);
         r->calling = true;
         r->depth = 0;
-        r->quoted = false;
         r->argument = EMPTY;
+    } else if (word == SETS_SEED) {
+        mark(w);
+        note(w, NOTE_SEED, strlen(NOTE_SEED));
     } else if (word == ALL && r->previous == DISCARD) {
         note(w, NOTE_DISCARD, strlen(NOTE_DISCARD));
     }
@@ -180,7 +200,26 @@ static void word_anywhere(struct watch *w, enum word word)
 /* A qualified name is no keyword. */
 static enum word function_only(enum word word)
 {
-    return word == MARKS || word == SET_CONFIG ? word : OTHER;
+    return word == MARKS || word == SET_CONFIG || word == SETS_SEED ? word : OTHER;
+}
+
+/* Whether it may begin a dollar-quoted string: who knows where that ends. */
+static bool quotes_by_dollar(const uint8_t *text, size_t n)
+{
+    if (*text != '$' && (*text < '0' || *text > '9'))
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (text[i] == '$' && (i + 1 == n || text[i + 1] < '0' || text[i + 1] > '9'))
+            return true;
+    return false;
+}
+
+/* Whether it may be the name of a setting that somebody has made up, and is to be noted. */
+static bool is_of_interest(const struct reading *r, const uint8_t *text, size_t n)
+{
+    if (n >= LONGEST_WORD || *text == '.' || *text == '$' || (*text >= '0' && *text <= '9'))
+        return false;
+    return r->marks || r->calling || r->inside == STRING || r->inside == ESCAPES;
 }
 
 static void end_word(struct watch *w)
@@ -196,157 +235,234 @@ static void end_word(struct watch *w)
         if (dot)
             word = n > 7 && !memcmp(text, "pg_temp", 7) ? MARKS : function_only(word);
         if (w->shared->words.length && is_named(w->shared, name, (size_t)(text + n - name))) {
-            w->marked = true;
+            mark(w);
             note(w, NOTE_NAMED, strlen(NOTE_NAMED));
         }
     }
+    if (r->inside == PLAIN && quotes_by_dollar(text, n))
+        mark(w);
+    if (*text == '.' && (r->previous == LOCAL || r->previous == TRANSACTION ||
+                         r->previous == CONSTRAINTS))
+        mark(w); /* SET local .name */
     if (r->calling)
-        word_in_call(w, word, text, n);
+        word_in_call(w, word);
     if (r->start || r->setting)
         word_at_start(w, word);
     word_anywhere(w, word);
-    if (n < LONGEST_WORD && (w->marked || r->calling) && dot)
+    if (dot && is_of_interest(r, text, n))
         note(w, text, n);
     r->previous = (uint8_t)word;
 }
 
-/* Within the arguments of set_config(): is the last of them a plain "true"? */
+/* Within the arguments of set_config(), in no string: is the last of them a plain "true"? */
 static void call_byte(struct watch *w, uint8_t byte)
 {
     struct reading *r = &w->reading;
 
-    if (byte == '\'')
-        r->quoted = !r->quoted;
-    else if (byte == '\\')
-        w->marked = true; /* whether it escapes a quotation mark depends on a setting */
     if (byte == ' ' || byte == '\n' || byte == '\t' || byte == '\r')
         return;
-    if (r->quoted || (byte != '(' && byte != ')' && byte != ',')) {
-        r->argument = IS_ELSE;
-    } else if (byte == '(') {
+    if (byte == '(') {
         r->argument = r->depth++ ? IS_ELSE : EMPTY;
-        w->marked |= r->depth == UINT8_MAX;
+        if (r->depth == UINT8_MAX)
+            mark(w);
     } else if (byte == ',') {
         r->argument = r->depth == 1 ? EMPTY : IS_ELSE;
+    } else if (byte != ')') {
+        r->argument = IS_ELSE;
     } else if (r->depth <= 1) {
         r->calling = false;
         if (r->argument == IS_TRUE)
             w->local = true;
         else
-            w->marked = true;
+            mark(w);
     } else {
         r->depth--;
         r->argument = IS_ELSE;
     }
 }
 
-#define IN_A_WORD 255u /* and passed over there: a quotation mark around a name */
+#define NO_WORD 0u
 
-/* 0: it ends a word; else what it is in one, in lower case. */
-static const uint8_t *folded(void)
+/* What a byte is in a word, in lower case; or NO_WORD. */
+static uint8_t folded[256];
+
+__attribute__((constructor)) static void fold(void)
 {
-    static uint8_t table[256];
+    for (unsigned c = 128; c < 256; c++)
+        folded[c] = (uint8_t)c;
+    for (int c = '0'; c <= '9'; c++)
+        folded[c] = (uint8_t)c;
+    folded['_'] = '_';
+    folded['$'] = '$';
+    folded['.'] = '.';
+    for (int c = 'a'; c <= 'z'; c++)
+        folded[c] = folded[c - 32] = (uint8_t)c;
+}
 
-    if (!table['a']) {
-        for (unsigned c = 128; c < 256; c++)
-            table[c] = (uint8_t)(c == IN_A_WORD ? 254 : c);
-        for (int c = '0'; c <= '9'; c++)
-            table[c] = (uint8_t)c;
-        table['_'] = '_';
-        table['$'] = '$';
-        table['.'] = '.';
-        table['"'] = IN_A_WORD;
-        for (int c = 'a'; c <= 'z'; c++)
-            table[c] = table[c - 32] = (uint8_t)c;
+/* A quotation mark around a name, which is passed over in a word. */
+static void around_name(struct watch *w)
+{
+    struct reading *r = &w->reading;
+
+    if (r->inside > IDENTIFIER)
+        return;
+    if (r->calling || r->last == '&') /* U&"..." may spell anything */
+        mark(w);
+    r->inside = r->inside == PLAIN ? IDENTIFIER : PLAIN;
+}
+
+/* A byte in a string, and in no word. high: the byte before was no ASCII. */
+static void string_byte(struct watch *w, uint8_t byte, uint8_t last, bool high)
+{
+    struct reading *r = &w->reading;
+
+    if (byte == '\\' && r->inside == ESCAPES) {
+        if (high) /* or the second half of a character (SJIS, say) */
+            mark(w);
+        r->inside = ESCAPED;
+    } else if (byte == '\'') {
+        if (last == '\\') /* whether it is escaped depends on a setting */
+            mark(w);
+        r->inside = PLAIN;
     }
-    return table;
+}
+
+/* A byte in no string, comment or word. escapes: a string that begins here is E'...'. */
+static void plain_byte(struct watch *w, uint8_t byte, uint8_t last, bool escapes)
+{
+    struct reading *r = &w->reading;
+
+    if (r->calling)
+        call_byte(w, byte);
+    if (byte == ';') {
+        r->start = true;
+        r->setting = false;
+    } else if (byte == '\'') {
+        if (last != '\'') /* else the same goes on */
+            r->string = escapes ? ESCAPES : STRING;
+        r->inside = r->string;
+    } else if (byte == '-' && last == '-') {
+        r->inside = LINE;
+    } else if (byte == '*' && last == '/') {
+        r->inside = BLOCK;
+        r->nesting = 1;
+        r->last = 0;
+    }
+}
+
+/* A byte of a comment; those in C's manner may be nested. */
+static void comment_byte(struct watch *w, uint8_t byte, uint8_t last)
+{
+    struct reading *r = &w->reading;
+    bool opens = byte == '*' && last == '/', closes = byte == '/' && last == '*';
+
+    if (r->inside == LINE) {
+        if (byte == '\n' || byte == '\r')
+            r->inside = PLAIN;
+    } else if (opens || closes) {
+        r->last = 0;
+        r->nesting = (uint8_t)(r->nesting + opens - closes);
+        if (r->nesting == UINT8_MAX)
+            mark(w);
+        if (!r->nesting)
+            r->inside = PLAIN;
+    }
 }
 
 /* A byte that is in no word. */
 static void between_words(struct watch *w, uint8_t byte)
 {
     struct reading *r = &w->reading;
+    uint8_t last = r->last;
+    bool high = r->length && (r->length == LONGEST_WORD || r->word[r->length - 1] >= 128);
+    bool escapes = r->length == 1 && *r->word == 'e' && last != '"';
 
-    if (r->length)
-        end_word(w);
-    if (r->calling)
-        call_byte(w, byte);
-    if (byte == ';') {
-        r->start = true;
-        r->setting = false;
-    } else if ((r->start || r->setting) && byte == '-' && r->last == '-') {
-        r->comment = TO_END_OF_LINE;
-    } else if ((r->start || r->setting) && byte == '*' && r->last == '/') {
-        r->comment = TO_STAR;
+    if (byte == '"' && r->inside < SKIPPED) {
+        around_name(w);
+        r->last = byte;
+        return;
     }
+    if (r->length) {
+        end_word(w);
+        last = 0;
+    }
+    r->last = byte;
+    if (r->inside == PLAIN)
+        plain_byte(w, byte, last, escapes);
+    else if (r->inside == STRING || r->inside == ESCAPES)
+        string_byte(w, byte, last, high);
+    else if (r->inside == ESCAPED)
+        r->inside = ESCAPES;
+    else if (r->inside >= LINE)
+        comment_byte(w, byte, last);
+    else if (r->inside == STATEMENT_NAME && !byte)
+        r->inside = PLAIN;
 }
 
 static void end_text(struct watch *w)
 {
-    if (w->reading.length)
+    struct reading *r = &w->reading;
+
+    if (r->length)
         end_word(w);
-    w->marked |= w->reading.calling;
-    w->reading.on = w->reading.calling = false;
-    if (!w->marked)
-        held_clear(&w->noted);
+    if (r->calling)
+        mark(w);
+    if (!r->marks && w->noted.length > r->before) {
+        w->noted.length = r->before;
+        if (!r->before)
+            held_clear(&w->noted);
+    }
+    if (r->parse && (r->marks || w->local))
+        w->suspect = true;
+    r->on = r->calling = false;
 }
 
-void watch_begin(struct watch *w, uint32_t length, bool parse)
+void watch_begin(struct watch *w, uint32_t length, enum what what)
 {
+    static const uint8_t inside[] = {[A_QUERY] = PLAIN, [A_PARSE] = STATEMENT_NAME, [BOUND] = VALUES};
     struct reading *r = &w->reading;
 
     r->left = length;
-    r->length = r->previous = r->last = r->comment = r->depth = r->argument = 0;
-    r->on = r->start = true;
-    r->name = parse;
-    r->setting = r->calling = r->quoted = false;
-    if (length > LONGEST_READ) {
-        w->marked = true;
-        r->on = false;
-    }
+    r->before = w->noted.length;
+    r->length = r->previous = r->last = r->depth = r->argument = 0;
+    r->inside = inside[what];
+    r->string = STRING;
+    r->on = true;
+    r->parse = what == A_PARSE;
+    r->start = what != BOUND;
+    r->marks = r->setting = r->calling = false;
 }
 
 void watch_bytes(struct watch *w, const uint8_t *bytes, size_t n)
 {
-    const uint8_t *fold = folded();
     struct reading *r = &w->reading;
 
     if (!r->on)
         return;
     r->left -= n < r->left ? (uint32_t)n : r->left;
     for (size_t i = 0; i < n; i++) {
-        uint8_t byte = bytes[i], letter = fold[byte];
+        uint8_t letter = folded[bytes[i]];
 
-        if (letter && !r->name && !r->comment) {
-            if (letter != IN_A_WORD && r->length < LONGEST_WORD)
-                r->word[r->length++] = letter;
-            continue; /* r->last is of interest only between words */
-        }
-        if (r->name) {
-            r->name = byte;
-        } else if (!r->comment) {
-            between_words(w, byte);
-        } else if (r->comment == TO_END_OF_LINE ? byte == '\n' : r->last == '*' && byte == '/') {
-            r->comment = NO_COMMENT;
-        }
-        r->last = byte;
+        if (letter == NO_WORD || r->inside >= SKIPPED)
+            between_words(w, bytes[i]);
+        else if (r->length < LONGEST_WORD)
+            r->word[r->length++] = letter;
     }
     if (!r->left)
         end_text(w);
 }
 
-void watch_values(struct watch *w, const uint8_t *bytes, size_t n)
+void watch_values(struct watch *w, uint32_t length)
 {
-    watch_begin(w, n < LONGEST_READ ? (uint32_t)n : LONGEST_READ, false);
-    w->reading.start = false;
-    watch_bytes(w, bytes, n < LONGEST_READ ? n : LONGEST_READ);
+    watch_begin(w, length, BOUND);
+    mark(w);
 }
 
 bool watch_would_mark(struct shared *shared, const uint8_t *text, uint32_t length)
 {
     struct watch trial = {.shared = shared, .kept = true};
 
-    watch_begin(&trial, length, false);
+    watch_begin(&trial, length, A_QUERY);
     watch_bytes(&trial, text, length);
     held_clear(&trial.noted);
     return trial.marked || trial.local;

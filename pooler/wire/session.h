@@ -21,18 +21,21 @@ struct out;
 /* Reading a text, byte by byte, for words that may change the session. */
 struct reading {
     uint32_t left;     /* bytes of the text still to come */
+    uint32_t before;   /* bytes that had been noted when it began */
     uint8_t length;    /* of the word; LONGEST_WORD: it is longer than any of interest */
     uint8_t previous;  /* enum word: the word before */
-    uint8_t last;      /* the byte before */
-    uint8_t comment;   /* enum comment */
+    uint8_t last;      /* the byte before, if that was in no word */
+    uint8_t inside;    /* enum inside */
+    uint8_t string;    /* the same, of the last string */
+    uint8_t nesting;   /* of comments */
     uint8_t depth;     /* of parentheses within the arguments of set_config() */
     uint8_t argument;  /* enum argument: the last one */
     bool on;           /* a text is being read */
-    bool name;         /* a Parse message: up to a NUL this is no text yet */
+    bool parse;        /* of a Parse message */
+    bool marks;        /* it may change the session */
     bool start;        /* no word of this statement has been seen */
     bool setting;      /* the word before was SET, at the start */
     bool calling;      /* within a call of set_config() */
-    bool quoted;       /* within a string there */
     uint8_t word[LONGEST_WORD];
 };
 
@@ -44,16 +47,20 @@ struct watch {
     bool marked;                     /* its session may have changed: ask the server */
     bool kept;                       /* it has something that only this server has */
     bool local;                      /* what it set, it set for the transaction */
+    bool suspect;                    /* a statement that was read as it went by, and not remembered,
+                                      * marks when it is bound */
     struct reading reading;
 };
 
 void watch_free(struct watch *);
 
-/* A text of so many bytes begins, or the body of a Parse message. */
-void watch_begin(struct watch *, uint32_t length, bool parse);
+enum what { A_QUERY, A_PARSE, BOUND };
+
+/* A text of so many bytes begins: a query, or the body of a Parse or of a Bind message. */
+void watch_begin(struct watch *, uint32_t length, enum what);
 void watch_bytes(struct watch *, const uint8_t *bytes, size_t n);
-/* The values that are bound to a statement which marks: a setting's name may be among them. */
-void watch_values(struct watch *, const uint8_t *bytes, size_t n);
+/* A Bind of so many bytes begins, to a statement which marks: its values may name settings. */
+void watch_values(struct watch *, uint32_t length);
 /* Whether a text would mark its client. */
 bool watch_would_mark(struct shared *, const uint8_t *text, uint32_t length);
 

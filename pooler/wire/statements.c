@@ -362,15 +362,16 @@ static void watch_bound(const struct request *r, const struct statement *stateme
 {
     struct watch *watch = &r->known->watch;
 
-    if (!watch->shared || kind != BIND)
+    if (!watch->shared || kind != BIND || !(statement ? statement->watched : watch->suspect))
         return;
-    if (!statement) {
-        watch->marked |= r->prepared->large_unnamed;
-    } else if (statement->watched) {
-        watch_begin(watch, statement->length, false);
+    if (statement) {
+        watch_begin(watch, statement->length, A_QUERY);
         watch_bytes(watch, statement->text, statement->length);
-        watch_values(watch, r->message + HEADER, r->have - HEADER);
+        if (!watch->reading.marks)
+            return;
     }
+    watch_values(watch, r->length - 4u); /* what is not there yet is read as it goes by */
+    watch_bytes(watch, r->message + HEADER, r->have - HEADER);
 }
 
 static enum told request_unnamed(const struct request *r, uint8_t kind)
@@ -451,6 +452,14 @@ static bool well_formed(const uint8_t *text, size_t n)
     return rest >= 2 && rest == 2 + 4 * ((size_t)end[1] << 8 | end[2]);
 }
 
+/* It is not remembered: read as it goes by. */
+static void watch_large(struct watch *watch, const struct request *r)
+{
+    watch->suspect = false;
+    watch_begin(watch, r->length - 4u, A_PARSE);
+    watch_bytes(watch, r->message + HEADER, r->have - HEADER);
+}
+
 static enum told request_parse_unnamed(const struct request *r)
 {
     const uint8_t *text = r->message + HEADER + 1;
@@ -461,7 +470,7 @@ static enum told request_parse_unnamed(const struct request *r)
     if (whole && well_formed(text, n))
         statement = intern(r->known->shared, text, n);
     else if (r->known->watch.shared)
-        r->known->watch.marked = true; /* too long to be read */
+        watch_large(&r->known->watch, r);
     put_as_it_is(r);
     enter_with(r, PARSE, SETS_UNNAMED, statement, NULL);
     statement_drop(statement);

@@ -3,13 +3,15 @@
  * Ten million frames, from the project's root:
  *
  *   cc -std=gnu11 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined \
- *      -Itrio_backends/engine pooler/wire/{framing,statements,memory}.c tests/fuzz/fuzz_framing.c -o /tmp/fuzz_framing
+ *      -Itrio_backends/engine pooler/wire/{framing,statements,session,memory}.c \
+ *      tests/fuzz/fuzz_framing.c -o /tmp/fuzz_framing
  *   /tmp/fuzz_framing 10000000 1       # frames, seed
  *
  * Guided by coverage, until stopped:
  *
  *   clang -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined -DLIBFUZZER \
- *      -Itrio_backends/engine pooler/wire/{framing,statements,memory}.c tests/fuzz/fuzz_framing.c -o /tmp/fuzz_framing
+ *      -Itrio_backends/engine pooler/wire/{framing,statements,session,memory}.c \
+ *      tests/fuzz/fuzz_framing.c -o /tmp/fuzz_framing
  *   /tmp/fuzz_framing
  *
  * Two framings hear the same conversation: one in the pieces in which it was written, one cut into
@@ -88,8 +90,12 @@ static void put_length(uint8_t *at, uint32_t length)
 static uint32_t put_statement(struct choices *choices, uint8_t *at, char type)
 {
     static const char *const names[] = {"a", "b", "", "_tp10", "_tp2"};
-    static const char *const texts[] = {"select 1", "", "DEALLOCATE a", "discard all", "deallocate"};
-    const char *name = names[choose(choices, 5)], *text = texts[choose(choices, 5)];
+    static const char *const texts[] = {
+        "select 1", "", "DEALLOCATE a", "discard all", "deallocate",
+        "SET a.b = 1", "/* -- */set local c = 'd.e'", "select set_config('a.b', $1, false)",
+        "select e'\\'', '--', set_config(\"x\", f(1), true)", "drop table \"t\"", "load $a$x$a$",
+    };
+    const char *name = names[choose(choices, 5)], *text = texts[choose(choices, 11)];
     char *body = (char *)at + 5;
     size_t n = 0;
 
@@ -191,10 +197,12 @@ struct pair {
 
 static const struct tb_framing *framing;
 
-static struct pair new_pair(uint64_t statements)
+#define WATCHES (1ull << 32)
+
+static struct pair new_pair(uint64_t option)
 {
     struct pair pair = {calloc(1, framing->client_size), calloc(1, framing->server_size),
-                        framing->shared_new(statements)};
+                        framing->shared_new(option)};
 
     CHECK(pair.client && pair.server);
     framing->client_new(pair.client, pair.shared);
@@ -234,29 +242,32 @@ static size_t scan(struct pair *pair, bool from_client, const uint8_t *bytes, si
     CHECK(consumed <= n);
     CHECK((consumed == n) == (result->verdict == TB_GO) || (n == 0 && result->verdict == TB_GO));
     CHECK(result->verdict != TB_MORE);
-    CHECK((result->verdict == TB_BAD) == (result->why != NULL));
-    CHECK(from_client || result->verdict == TB_GO || result->verdict == TB_BAD);
+    CHECK((result->verdict == TB_BAD || result->verdict == TB_UNFIT) == (result->why != NULL));
+    CHECK(from_client || result->verdict != TB_FULL);
+    CHECK(result->verdict != TB_UNFIT || (!from_client && pair->shared));
     return consumed;
 }
 
-/* The same bytes in small chunks. */
-static void scan_split(struct choices *choices, struct pair *pair, bool from_client,
+/* The same bytes in small chunks; how many were consumed. */
+static size_t scan_split(struct choices *choices, struct pair *pair, bool from_client,
                        const uint8_t *bytes, size_t n, struct tb_scan *result)
 {
     uint32_t answered = 0;
     uint32_t largest = one_in(choices, 2) ? 3 : 64;
+    size_t consumed = 0;
 
     *result = (struct tb_scan){.verdict = TB_GO};
     while (n && result->verdict == TB_GO) {
         size_t step = 1 + choose(choices, largest);
 
         step = step < n ? step : n;
-        scan(pair, from_client, bytes, step, result);
+        consumed += scan(pair, from_client, bytes, step, result);
         answered += result->answered;
         bytes += step;
         n -= step;
     }
     result->answered = answered;
+    return consumed;
 }
 
 /* What the server was sent last, by the framing that heard it in one piece. */
@@ -270,17 +281,53 @@ static void note_sent(const struct tb_scan *scan, const uint8_t *bytes, size_t n
     memcpy(sent, scan->instead ? scan->instead : bytes, sent_length);
 }
 
+static bool same_notes(const struct pair pairs[2])
+{
+    size_t n[2];
+    const uint8_t *noted[2];
+
+    for (int i = 0; i < 2; i++)
+        noted[i] = framing->noted(pairs[i].client, &n[i]);
+    return n[0] == n[1] && (!n[0] || !memcmp(noted[0], noted[1], n[0]));
+}
+
+/* Python has its say, of the client, its server or all; it need not make sense. */
+static void tell(struct choices *choices, const struct pair pairs[2])
+{
+    static const struct {
+        const char *bytes;
+        size_t n;
+    } words[] = {
+        {"", 0}, {"\0", 1}, {"\2", 1}, {"\0'a'\0'b'\0", 9}, {"\2'a'\0'c'\0'd'\0''\0", 16},
+        {"\1'role'\0'r'\0", 12}, {"\3'a'\0'b'\0'role'\0'r'\0", 20}, {"\0'a'\0", 5}, {"\0'a", 3},
+        {"\1\0\0\0", 4}, {"a\0set\0", 6},
+    };
+    uint32_t which = choose(choices, sizeof words / sizeof *words), about = choose(choices, 8);
+
+    for (int i = 0; i < 2; i++) {
+        uint8_t *alone = malloc(words[which].n ? words[which].n : 1);
+
+        CHECK(alone);
+        memcpy(alone, words[which].bytes, words[which].n);
+        framing->told(pairs[i].shared, about < 4 ? pairs[i].client : NULL,
+                      about > 2 && about < 7 ? pairs[i].server : NULL, alone, words[which].n);
+        free(alone);
+    }
+}
+
 /* Both hear it; false if the conversation is over. */
 static bool hear(struct choices *choices, struct pair pairs[2], bool from_client,
                  const uint8_t *bytes, size_t n)
 {
     struct tb_scan whole, split;
-
-    size_t consumed = scan(&pairs[0], from_client, bytes, n, &whole);
+    size_t consumed = scan(&pairs[0], from_client, bytes, n, &whole), consumed_split;
 
     if (from_client)
         note_sent(&whole, bytes, consumed);
-    scan_split(choices, &pairs[1], from_client, bytes, n, &split);
+    consumed_split = scan_split(choices, &pairs[1], from_client, bytes, n, &split);
+    /* Settings are restored first: what was offered goes nowhere, here. */
+    if (whole.verdict == TB_FULL && split.verdict == TB_FULL && !consumed && !consumed_split)
+        return true;
     /* A query in pieces may be one that ends all statements: what depends on those has to wait. */
     if (pairs[0].shared && (whole.verdict == TB_FULL || split.verdict == TB_FULL))
         return false;
@@ -292,6 +339,7 @@ static bool hear(struct choices *choices, struct pair pairs[2], bool from_client
     CHECK(framing->standing(pairs[0].client, pairs[0].server) ==
           framing->standing(pairs[1].client, pairs[1].server));
     CHECK(framing->last_words(pairs[0].server) == framing->last_words(pairs[1].server));
+    CHECK(same_notes(pairs));
     CHECK(pairs[0].shared || (!whole.instead && !split.instead));
     if (framing->last_words(pairs[0].server) == TB_WORDS_CUT)
         CHECK(framing->standing(pairs[0].client, pairs[0].server) >= TB_BUSY);
@@ -354,13 +402,15 @@ static uint64_t turn(struct choices *choices, struct pair pairs[2], bool *goes_o
 
 static uint64_t conversation(struct choices *choices)
 {
-    uint64_t statements = choose(choices, 4);
-    struct pair pairs[2] = {new_pair(statements), new_pair(statements)};
+    uint64_t option = choose(choices, 4) | (one_in(choices, 2) ? WATCHES : 0);
+    struct pair pairs[2] = {new_pair(option), new_pair(option)};
     uint64_t frames = 0;
     uint32_t turns = 1 + choose(choices, 40);
     bool goes_on = true;
 
     while (goes_on && turns--) {
+        if (one_in(choices, 3) && framing->standing(pairs[0].client, pairs[0].server) != TB_BUSY)
+            tell(choices, pairs);
         frames += turn(choices, pairs, &goes_on);
         if (framing->standing(pairs[0].client, pairs[0].server) == TB_APART) {
             framing->server_fresh(pairs[0].server);
@@ -375,8 +425,8 @@ static uint64_t conversation(struct choices *choices)
 /* Bytes that were never meant to be frames. */
 static void noise(struct choices *choices)
 {
-    uint64_t statements = choose(choices, 2);
-    struct pair pairs[2] = {new_pair(statements), new_pair(statements)};
+    uint64_t option = choose(choices, 2) | (one_in(choices, 2) ? WATCHES : 0);
+    struct pair pairs[2] = {new_pair(option), new_pair(option)};
     uint8_t bytes[64];
     bool from_client = one_in(choices, 2);
     uint32_t n = choose(choices, sizeof bytes);

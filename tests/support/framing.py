@@ -14,8 +14,8 @@ def _names(prefix: str, *names: str) -> dict[int, str]:
     return {getattr(lib, f"{prefix}{name}"): name for name in names}
 
 
-VERDICTS = _names("TB_", "GO", "MORE", "LEAVE", "FULL", "BAD")
-STANDINGS = _names("TB_", "APART", "OPEN", "BUSY", "UNSURE")
+VERDICTS = _names("TB_", "GO", "MORE", "LEAVE", "FULL", "BAD", "UNFIT", "REFUSED")
+STANDINGS = _names("TB_", "APART", "OPEN", "BUSY", "UNSURE", "KEPT", "ASK")
 LAST_WORDS = _names("TB_WORDS_", "WHOLE", "ERROR", "CUT")
 
 
@@ -113,8 +113,26 @@ def standing_of(client: Member, server: Member) -> str:
     return STANDINGS[FRAMING.standing(client.pointer, server.pointer)]
 
 
+def last_words_of(server: Member) -> str:
+    return LAST_WORDS[FRAMING.last_words(server.pointer)]
+
+
 def make_fresh(server: Member) -> None:
     FRAMING.server_fresh(server.pointer)
+
+
+def tell(
+    shared: Shared, data: bytes, *, client: Member | None = None, server: Member | None = None
+) -> None:
+    """Python's word to the framing; about all if about neither."""
+    pointers = [ffi.NULL if member is None else member.pointer for member in (client, server)]
+    FRAMING.told(shared.pointer, *pointers, _exactly(data), len(data))
+
+
+def noted_of(client: Member) -> bytes:
+    length = ffi.new("size_t *")
+    noted = FRAMING.noted(client.pointer, length)
+    return bytes(ffi.buffer(noted, length[0])) if length[0] else b""
 
 
 def _zeroed(size: int):

@@ -81,7 +81,7 @@ bool tb_server_answer(struct tb_stream *stream, const uint8_t *bytes, size_t n,
 {
     struct tb_member *server = stream->member, *client = server->peer;
     struct tb_mux *mux = server->mux;
-    if (!client)
+    if (!client || client->state != CLIENT_PAUSED)
         return false;
     mux->framing->server_handled(server->framing); /* whoever asked it has used it */
     mux->framing->told(mux->shared, client->framing, NULL, bytes, n);

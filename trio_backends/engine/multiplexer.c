@@ -485,11 +485,17 @@ static const struct tb_owner client_owner = {
 /* The client, of which nothing has gone on, tries another. */
 static void unfit(struct tb_member *client, struct tb_member *server)
 {
+    struct tb_mux *mux = client->mux;
     unjoin(client, server);
     tb_stream_want(server->stream, false);
     mux_park(server, TB_SERVER_UNFIT);
+    if (client->leaving) {
+        mux_client_gone(client, TB_CLIENT_APART);
+        return;
+    }
+    tb_stream_want(client->stream, true); /* while it waits, it may go */
     start_waiting(client);
-    mux_serve(client->mux);
+    mux_serve(mux);
 }
 
 static void server_received(struct tb_stream *stream, struct tb_lent *lent)
