@@ -24,11 +24,12 @@ Each row below is a small program that is run twice: on a direct connection, and
 Whatever its clients hear is compared, message by message: rows, tags, errors with all their fields,
 notices, ParameterStatus, notifications, the transaction's status.
 
-In transaction mode there are three servers, and three other clients with settings and prepared
-statements of their own, who use every server between any two steps of a row; the next step is on
-another server than the last, wherever that can be. The other clients must notice nothing, either.
-In session mode the servers have been used by clients who left settings, temporary tables and a
-LISTEN behind.
+In transaction and statement mode there are three servers, and three other clients with settings and
+prepared statements of their own, who use every server between any two steps of a row; the next step
+is on another server than the last, wherever that can be. The other clients must notice nothing,
+either.
+In session and passthrough mode the servers have been used by clients who left settings, temporary
+tables and a LISTEN behind.
 
 - **same**: no difference.
 - **pinned**: no difference, either; the client keeps its server for as long as the reason lasts.
