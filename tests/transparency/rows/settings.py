@@ -258,17 +258,14 @@ def set_among_others(s: Stage) -> None:
 def set_behind_comments(s: Stage) -> None:
     """SET behind comments, in odd spelling"""
     a = s.client()
-    a("/* a comment */ -- and\n sEt\n\"work_mem\"\t=\t'7MB' ; ", "SHOW work_mem")
+    a("/* a /* nested */ comment */ -- and\n sEt\n\"work_mem\"\t=\t'7MB' ; ", "SHOW work_mem")
+    a("SET/**/work_mem='8MB'", "SHOW work_mem")
 
 
-@row(
-    SETTINGS,
-    differs=f"{UNSEEN} Put a blank behind SET, and no comment into a comment.",
-)
-def set_hidden(s: Stage) -> None:
-    """SET behind nested comments, and with nothing between SET and a quoted name"""
+@row(SETTINGS, differs=f"{UNSEEN} Put a blank behind SET.")
+def set_without_blank(s: Stage) -> None:
+    """SET with nothing between it and a quoted name"""
     a = s.client()
-    a("/* a /* nested */ comment */ SET work_mem = '7MB'", "SHOW work_mem")
     a("SET\"work_mem\"='8MB'", "SHOW work_mem")
 
 
