@@ -122,8 +122,8 @@ def judge(rows: Iterable[Row], login: str) -> SessionState:
     for name, usual in (("role", b"none"), ("session_authorization", login.encode())):
         if name in found and found[name][1] == usual:
             del found[name]
-    pinned = found.pop(PIN_SETTING, None)
-    if pinned is not None and pinned[1].decode("ascii", "replace").lower() in _ON:
+    if PIN_SETTING in found and found[PIN_SETTING][1].decode("ascii", "replace").lower() in _ON:
+        del found[PIN_SETTING]  # it is not to be carried anywhere
         reading.pins.add(ASKED_FOR)
     settings = _decoded(found, reading)
     return SessionState(

@@ -33,6 +33,7 @@
 enum word {
     OTHER = 0, SET, LOCAL, TRANSACTION, CONSTRAINTS, LOAD, DISCARD, STARTS, CREATES, TEMPORARY, WITH,
     HOLD, MARKS, SET_CONFIG, ENDS, TRUE_, ALL, SEED, SETS_SEED,
+    UPDATES, PG_SETTINGS,
 };
 
 /* Where in a text a byte is; from SKIPPED on, words do not count. */
@@ -54,6 +55,7 @@ static const struct {
     {"create", CREATES}, {"global", CREATES}, {"replace", CREATES}, {"into", CREATES},
     {"temp", TEMPORARY}, {"temporary", TEMPORARY}, {"with", WITH}, {"hold", HOLD},
     /* anywhere */
+    {"update", UPDATES}, {"only", UPDATES}, {"pg_settings", PG_SETTINGS},
     {"set_config", SET_CONFIG}, {"setseed", SETS_SEED},
     /* where something is kept, these may end it, or do what was prepared */
     {"drop", ENDS}, {"close", ENDS}, {"unlisten", ENDS}, {"deallocate", ENDS}, {"execute", ENDS},
@@ -181,7 +183,8 @@ static void word_anywhere(struct watch *w, enum word word)
     struct reading *r = &w->reading;
 
     if (word == MARKS || (word == TEMPORARY && (r->previous == CREATES || r->previous == LOCAL)) ||
-        (word == HOLD && r->previous == WITH) || (word == ENDS && w->kept)) {
+        (word == HOLD && r->previous == WITH) || (word == ENDS && w->kept) ||
+        (word == PG_SETTINGS && r->previous == UPDATES)) {
         mark(w);
     } else if (word == SET_CONFIG) {
         if (r->calling || r->inside != PLAIN) /* one within another, or in a string */
@@ -200,7 +203,9 @@ static void word_anywhere(struct watch *w, enum word word)
 /* A qualified name is no keyword. */
 static enum word function_only(enum word word)
 {
-    return word == MARKS || word == SET_CONFIG || word == SETS_SEED ? word : OTHER;
+    bool plain = word == MARKS || word == SET_CONFIG || word == SETS_SEED || word == PG_SETTINGS;
+
+    return plain ? word : OTHER;
 }
 
 /* Whether it may begin a dollar-quoted string: who knows where that ends. */
@@ -378,6 +383,9 @@ static void between_words(struct watch *w, uint8_t byte)
     bool escapes = r->length == 1 && *r->word == 'e' && last != '"';
 
     if (byte == '"' && r->inside < SKIPPED) {
+        if (r->inside == PLAIN && r->length && r->length < LONGEST_WORD &&
+            r->word[r->length - 1] != '.') /* SET"name" */
+            end_word(w);
         around_name(w);
         r->last = byte;
         return;

@@ -186,7 +186,6 @@ def test_a_pin_ends_with_its_reason(
         do(client, "SELECT 1")
 
 
-@pytest.mark.xfail(strict=True, reason="the word 'off' stays on the server")
 def test_a_pin_that_is_off_is_its_client_s(one: PoolerProcess, other: Client, user: str) -> None:
     before = look(other)
     with Client.log_in(one.port, user=user) as client:

@@ -194,7 +194,7 @@ PINS = [
         "CLOSE c",
     ),
     ("PREPARE", "PREPARE p AS SELECT 1", "DEALLOCATE p"),
-    ("asked for", "SET trio_pooler.pin = on", "SET trio_pooler.pin = off"),
+    ("asked for", "SET trio_pooler.pin = on", "RESET trio_pooler.pin"),
 ]
 
 

@@ -104,10 +104,7 @@ def set_config_function(s: Stage) -> None:
     a("SHOW work_mem")
 
 
-@row(
-    SETTINGS,
-    differs=f"{UNSEEN} Use `SET` or `set_config`.",
-)
+@row(SETTINGS)
 def set_by_update(s: Stage) -> None:
     """UPDATE pg_settings"""
     a = s.client()
@@ -262,7 +259,7 @@ def set_behind_comments(s: Stage) -> None:
     a("SET/**/work_mem='8MB'", "SHOW work_mem")
 
 
-@row(SETTINGS, differs=f"{UNSEEN} Put a blank behind SET.")
+@row(SETTINGS)
 def set_without_blank(s: Stage) -> None:
     """SET with nothing between it and a quoted name"""
     a = s.client()
