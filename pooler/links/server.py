@@ -28,6 +28,7 @@ CANCEL_TIMEOUT = 10.0  # seconds
 
 QUERY_CANCELED = "57014"
 LOOKS = 3  # before a statement_timeout is thought to be the reason
+INSISTENCE = 1000  # times that a short question is put: each may be cut off, but hardly all are
 
 _TERMINATE = messages.message(b"X")
 _STATEMENT_TIMEOUT = "SELECT '', '', pg_catalog.current_setting('statement_timeout')"
@@ -104,6 +105,7 @@ class ServerLink:
         self.parameters: dict[str, str] = {}
         self.process_id = 0
         self._secret = b""
+        self._aside = b""  # what came for the client while its server was asked
         self._reader = MessageReader(limit=MESSAGE_LIMIT)
 
     # -- log-in -----------------------------------------------------------------------
@@ -252,26 +254,38 @@ class ServerLink:
         Raises:
             PostgresError: it could not be asked.
         """
-        for _ in range(LOOKS):
-            try:
-                rows, aside = await self._ask(session.probe(names))
-                return session.judge(rows, self.target.user), aside
-            except PostgresError as error:
-                if error.sqlstate != QUERY_CANCELED:
-                    raise
-        # Its client allows a statement less time than ours takes.
-        limit, _ = await self._ask(_STATEMENT_TIMEOUT)
-        await self._ask(session_wire.NO_STATEMENT_TIMEOUT)
-        rows, aside = await self._ask(session.probe(names))
-        value = (limit[0][2] or b"").decode("ascii", "replace")
-        await self._ask(session_wire.set_statement_timeout(value))
-        put_back = ("setting", "statement_timeout", limit[0][2])
-        return session.judge([*rows, put_back], self.target.user), aside
+        self._aside = b""
+        question = session.probe(names)
+        try:
+            rows = await self._insist(question, LOOKS)
+        except PostgresError as error:
+            if error.sqlstate != QUERY_CANCELED:
+                raise
+            # Its client allows a statement less time than ours takes.
+            rows = await self._ask_unhurried(question)
+        return session.judge(rows, self.target.user), self._aside
 
-    async def _ask(self, query: str) -> tuple[list[session.Row], bytes]:
-        """The rows of a query of three columns, and what came unasked."""
+    async def _ask_unhurried(self, question: str) -> list[session.Row]:
+        ((_, _, limit),) = await self._insist(_STATEMENT_TIMEOUT)
+        await self._insist(session_wire.NO_STATEMENT_TIMEOUT)
+        rows = await self._insist(question)
+        value = (limit or b"").decode("ascii", "replace")
+        await self._insist(session_wire.set_statement_timeout(value))
+        return [*rows, ("setting", "statement_timeout", limit)]
+
+    async def _insist(self, query: str, times: int = INSISTENCE) -> list[session.Row]:
+        """As ``_ask``, so many times if it is canceled: by a timeout, or by a client too late."""
+        while True:
+            times -= 1
+            try:
+                return await self._ask(query)
+            except PostgresError as error:
+                if error.sqlstate != QUERY_CANCELED or not times:
+                    raise
+
+    async def _ask(self, query: str) -> list[session.Row]:
+        """The rows of a query of three columns. What comes unasked is put aside."""
         rows: list[session.Row] = []
-        aside = b""
         failure: PostgresError | None = None
         with breaking_is_an_error():
             await self.stream.send_all(messages.query(query))
@@ -282,13 +296,13 @@ class ServerLink:
                         self.stream.put_back(self._reader.rest())
                         if failure is not None:
                             raise failure
-                        return rows, aside
+                        return rows
                     if kind == b"E":
                         failure = Fields.parse(body).to_error()
                     elif kind == b"D":
                         rows.append(_row(body))
-                    elif kind in b"NAS":
-                        aside += messages.message(kind, body)
+                    elif kind in b"AS":  # notices can only be about the question
+                        self._aside += messages.message(kind, body)
 
     async def listen(self) -> None:
         """Takes in what has come unasked: settings that changed, notices.

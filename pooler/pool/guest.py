@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pooler.rules.session import (
     LOADED,
     NAMED,
+    SEEDED,
     UNREADABLE,
     SessionState,
     is_delicate,
@@ -17,6 +18,9 @@ from pooler.wire.errors import PostgresError
 from pooler.wire.messages import parameter_status
 from pooler.wire.session import Setting, told_settings
 from trio_backends import EngineStream
+
+# What the framing remarks, and no question brings to light.
+_LASTING = {"load": LOADED, "named": NAMED, "seed": SEEDED, "lost": UNREADABLE}
 
 
 @dataclass(slots=True, eq=False)
@@ -50,10 +54,8 @@ class Guest:
         know."""
         lasting = set(self.lasting)
         if "discard" in remarks:
-            lasting.discard(NAMED)
-        lasting |= {LOADED} if "load" in remarks else set()
-        lasting |= {NAMED} if "named" in remarks else set()
-        lasting |= {UNREADABLE} if "lost" in remarks else set()
+            lasting -= {NAMED, UNREADABLE}
+        lasting |= {_LASTING[remark] for remark in remarks & _LASTING.keys()}
         self.lasting = frozenset(lasting)
         self.pins = state.pins | self.lasting
         self._names = frozenset(name for name, _ in state.settings if "." in name)

@@ -16,6 +16,18 @@ from pooler.wire.startup import Startup
 # A label of the connection, no setting that a query could notice to be another's.
 _LABELS = frozenset({"application_name", "fallback_application_name"})
 
+# Only to be set when a connection is opened.
+_AT_START = frozenset(
+    {
+        "ignore_system_indexes",
+        "jit_debugging_support",
+        "jit_profiling_support",
+        "log_connections",
+        "log_disconnections",
+        "post_auth_delay",
+    }
+)
+
 Variant = tuple[tuple[str, str], ...]
 
 
@@ -61,6 +73,8 @@ def as_settings(wishes: Variant, application_name: str) -> tuple[Setting, ...] |
     wanted = {**options, **found}
     if application_name:
         wanted["application_name"] = application_name
+    if any(name.lower() in _AT_START for name in wanted):
+        return None
     settings = in_order(wanted.items())
     try:
         told_settings(settings)

@@ -21,6 +21,7 @@ TEMPORARY = "temporary object"
 CURSOR = "cursor WITH HOLD"
 PREPARED = "PREPARE"
 LOADED = "LOAD"
+SEEDED = "setseed"
 NAMED = "pin_on"
 ASKED_FOR = "asked for"
 UNREADABLE = "settings that cannot be carried over"
@@ -35,24 +36,35 @@ _UNDONE: Mapping[str, str] = {
     ASKED_FOR: "",
     UNREADABLE: "",
 }
-AS_NEW = ("RESET ALL", "SET SESSION AUTHORIZATION DEFAULT")
+# The last: a role may be given by ALTER ROLE ... SET role, and the statement before takes it off.
+AS_NEW = ("RESET ALL", "SET SESSION AUTHORIZATION DEFAULT", "RESET ROLE")
 
 # A client's word for a setting that PostgreSQL does not list ("Customized Options").
-_CUSTOM_NAME = re.compile(r"[a-z_][a-z0-9_$]*(\.[a-z_][a-z0-9_$]*)+")
-_MOST_CUSTOM = 200
+_LETTER = "a-z_\x80-\U0010ffff"
+_CUSTOM_NAME = re.compile(rf"[{_LETTER}][{_LETTER}0-9$]*(\.[{_LETTER}][{_LETTER}0-9$]*)+")
 # Not of the session, but of the transaction that has just ended; or nothing that could be told.
 _PASSING = ("transaction_isolation", "transaction_read_only", "transaction_deferrable", "seed")
 # Limits of this many seconds do not cut off a query of ours.
-_AMPLE = re.compile(r"\d+(s|min|h|d)")
+_AMPLE = re.compile(r"\d{4,}ms|\d+(s|min|h|d)")
 _LIMITS = frozenset({"statement_timeout", "transaction_timeout"})
 _IDENTITIES = ("session_authorization", "role")
+# What a server may refuse that has taken it before: it depends on the catalog, or on what was done.
+_REFUSABLE = frozenset(
+    {
+        "default_table_access_method",
+        "default_tablespace",
+        "default_text_search_config",
+        "temp_buffers",
+        "temp_tablespaces",
+    }
+)
 
 Row = tuple[str, str, bytes | None]
 
 
 def probe(names: Iterable[str]) -> str:
     """The query that asks a server what its session has; ``names``: custom settings, perhaps."""
-    custom = sorted({name for name in names if _CUSTOM_NAME.fullmatch(name)})[:_MOST_CUSTOM]
+    custom = sorted({name for name in names if _CUSTOM_NAME.fullmatch(name)})
     listed = ",".join(map(literal, ("client_encoding", *_IDENTITIES, PIN_SETTING, *custom)))
     passing = ",".join(map(literal, _PASSING))
     equal = "OPERATOR(pg_catalog.=)"
@@ -104,8 +116,9 @@ class Reading:
         if kind == "named" and name == "client_encoding":
             self.encoding = (value or b"").decode("ascii", "replace")
         elif kind in ("setting", "named"):
-            # One that was reset, or taken back by a rollback, stays there and is empty.
-            if value is not None and not (kind == "named" and not value):
+            # One that was reset, or taken back by a rollback, stays there and is empty: as in a
+            # session of the client's own.
+            if value is not None:
                 self.settings[name.lower()] = (name, value)
         else:
             self.pins.add(kind)
@@ -155,9 +168,10 @@ def in_order(settings: Iterable[Setting]) -> tuple[Setting, ...]:
 def is_delicate(settings: Iterable[Setting]) -> bool:
     """Whether a request must wait until these are known to be in force."""
     return any(
-        name.lower() in _IDENTITIES or (name in _LIMITS and not _AMPLE.fullmatch(value))
-        for name, value in settings
-        if (name, value) not in {(limit, "0") for limit in _LIMITS}
+        name in _IDENTITIES
+        or name in _REFUSABLE
+        or (name in _LIMITS and value != "0" and not _AMPLE.fullmatch(value))
+        for name, value in ((name.lower(), value) for name, value in settings)
     )
 
 

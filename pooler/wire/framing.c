@@ -630,7 +630,7 @@ static bool restore(struct client *c, struct server *s, struct out *out, struct 
     struct settings *wanted = c->known.watch.wanted;
     struct entry *entry;
 
-    c->known.watch.local = false;
+    c->known.watch.local = c->known.watch.rereads = false;
     if (s->settings == wanted)
         return true;
     if (!account_reserve(&s->account, 1 + STATEMENTS_ENTRIES)) {
@@ -670,7 +670,7 @@ static inline void watch_message(struct client *c, uint8_t type, uint32_t length
     if (type == 'Q' || (type == 'P' && !looks_at_statements(c)))
         watch_begin(watch, length - 4u, type == 'Q' ? A_QUERY : A_PARSE);
     else if (type == 'B' && watch->suspect)
-        watch_values(watch, length - 4u);
+        watch_values(watch, length - 4u, true);
     else if (type == 'F')
         watch->marked = true; /* a function by its number */
 }
@@ -868,8 +868,8 @@ static size_t pg_from_server(void *client, void *server, const uint8_t *bytes, s
             swallow = true;
         if (s->forward || head[0] == 'A') /* a notification is nobody else's */
             swallow = false;
-        if (head[0] == 'S' && c->known.watch.shared && !swallow && !c->known.watch.local)
-            c->known.watch.marked = true;
+        if (head[0] == 'S' && c->known.watch.shared && !swallow)
+            watch_reported(&c->known.watch);
         place->remaining = length - 4u;
         if (c->known.shared) {
             if (s->prepared.failing && length > LONGEST_ERROR)
@@ -994,7 +994,7 @@ static void pg_told(void *shared, void *client, void *server, const uint8_t *byt
         struct watch *watch = &((struct client *)client)->known.watch;
 
         set_settings(&watch->wanted, settings);
-        watch->marked = watch->local = false;
+        watch->marked = watch->local = watch->rereads = false;
         watch->kept = settings_keep_told(bytes, n);
         held_clear(&watch->noted);
     }

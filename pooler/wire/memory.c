@@ -144,16 +144,20 @@ void statement_drop(struct statement *statement)
         at = &(*at)->next;
     *at = statement->next;
     shared->count--;
+    settings_drop(statement->scope);
     free(statement);
 }
 
-struct statement *intern(struct shared *shared, const uint8_t *text, uint32_t length)
+struct statement *intern(struct shared *shared, const uint8_t *text, uint32_t length,
+                         struct settings *scope, bool alone)
 {
     uint64_t hash = hash_of(text, length);
-    struct statement *found = shared->room ? shared->buckets[hash & (shared->room - 1)] : NULL;
+    struct statement *found =
+        shared->room && !alone ? shared->buckets[hash & (shared->room - 1)] : NULL;
 
     for (; found; found = found->next)
-        if (found->hash == hash && found->length == length && !memcmp(found->text, text, length))
+        if (found->hash == hash && found->length == length && found->scope == scope &&
+            !found->alone && !memcmp(found->text, text, length))
             return statement_keep(found);
     GROW(shared, struct statement, node->hash);
     found = grown(NULL, sizeof *found + length);
@@ -163,6 +167,8 @@ struct statement *intern(struct shared *shared, const uint8_t *text, uint32_t le
         .hash = hash,
         .refs = 1,
         .length = length,
+        .scope = settings_keep(scope),
+        .alone = alone,
     };
     snprintf(found->label, sizeof found->label, LABEL "%llu",
              (unsigned long long)shared->next_id++);
@@ -175,17 +181,39 @@ struct statement *intern(struct shared *shared, const uint8_t *text, uint32_t le
 
 /* ----------------------------------------------------------------------------------- settings */
 
+/* Those of the settings that matter to the parser, their names in lower case; the length of that. */
+static uint32_t scope_of(const uint8_t *text, uint32_t length, uint8_t *scope)
+{
+    uint32_t n = 0;
+
+    for (uint32_t at = 0, value, next; at < length; at = next) {
+        value = at + (uint32_t)strlen((const char *)text + at) + 1;
+        if (value >= length)
+            break;
+        next = value + (uint32_t)strlen((const char *)text + value) + 1;
+        if (value - at < 4 || !is_for_parser((const char *)text + at + 1, value - at - 3))
+            continue; /* a quotation mark at either end, and a NUL */
+        for (; at < next; at++)
+            scope[n++] = at < value && text[at] >= 'A' && text[at] <= 'Z' ? text[at] | 32 : text[at];
+    }
+    return n;
+}
+
 struct settings *settings_intern(struct shared *shared, const uint8_t *text, uint32_t length,
                                  bool delicate)
 {
+    uint8_t *part;
+    uint32_t n;
     uint64_t hash = hash_of(text, length);
     struct settings *found = NULL;
 
     if (shared->settings.room)
         found = shared->settings.buckets[hash & (shared->settings.room - 1)];
     for (; found; found = found->next)
-        if (found->hash == hash && found->length == length && !memcmp(found->text, text, length))
+        if (found->hash == hash && found->length == length && !memcmp(found->text, text, length)) {
+            found->delicate |= delicate;
             return settings_keep(found);
+        }
     GROW(&shared->settings, struct settings, node->hash);
     found = grown(NULL, sizeof *found + length);
     *found = (struct settings){
@@ -199,6 +227,13 @@ struct settings *settings_intern(struct shared *shared, const uint8_t *text, uin
     memcpy(found->text, text, length);
     shared->settings.buckets[hash & (shared->settings.room - 1)] = found;
     shared->settings.count++;
+    part = grown(NULL, length);
+    n = scope_of(text, length, part);
+    if (n == length && !memcmp(part, text, n))
+        found->scope = found;
+    else if (n)
+        found->scope = settings_intern(shared, part, n, false);
+    free(part);
     return found;
 }
 
@@ -213,6 +248,8 @@ void settings_drop(struct settings *settings)
         at = &(*at)->next;
     *at = settings->next;
     settings->shared->settings.count--;
+    if (settings->scope != settings)
+        settings_drop(settings->scope);
     free(settings);
 }
 

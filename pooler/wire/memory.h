@@ -15,6 +15,8 @@ struct statement {
     uint64_t hash;
     uint32_t refs;
     uint32_t length; /* of the text: a Parse message behind the name */
+    struct settings *scope; /* with which its text means what it does here; NULL: a new session's */
+    bool alone;   /* ... or with others that nobody knows: it is not found by its text */
     bool watched; /* whoever runs it may change the session */
     char label[LABEL_SIZE];
     uint8_t text[];
@@ -27,6 +29,7 @@ struct settings { /* of a session, as Python writes them: literals, each with a 
     uint32_t refs;
     uint32_t length;
     bool delicate;
+    struct settings *scope; /* those of them that matter to the parser; NULL: none does */
     uint8_t text[];
 };
 
@@ -62,8 +65,9 @@ struct shared {
 /* realloc(3), or the end of the process. */
 void *grown(void *memory, size_t size);
 
-/* The statement of this text, a reference to which is the caller's. */
-struct statement *intern(struct shared *, const uint8_t *text, uint32_t length);
+/* The statement of this text and scope, a reference to which is the caller's. */
+struct statement *intern(struct shared *, const uint8_t *text, uint32_t length,
+                         struct settings *scope, bool alone);
 struct statement *statement_keep(struct statement *);
 void statement_drop(struct statement *);
 /* For known->unnamed and prepared->unnamed. */

@@ -20,6 +20,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define MOST_NOTED 8192u         /* bytes of words for Python */
 #define NOTE_LOST "!lost"
@@ -116,6 +117,21 @@ void session_words(struct shared *shared, const uint8_t *bytes, size_t n)
         held_add(&shared->words, bytes, n);
 }
 
+bool is_for_parser(const char *name, size_t n)
+{
+    static const char *const names[] = {
+        "array_nulls", "backslash_quote", "datestyle", "default_text_search_config", "intervalstyle",
+        "lc_monetary", "standard_conforming_strings", "timezone", "timezone_abbreviations",
+        "transform_null_equals", "xmloption",
+        "zone", "option", /* SET TIME ZONE, SET XML OPTION */
+    };
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strlen(names[i]) == n && !strncasecmp(names[i], name, n))
+            return true;
+    return false;
+}
+
 /* ---------------------------------------------------------------------------------- a reading */
 
 static bool is_noted(const struct held *noted, const void *text, size_t n)
@@ -159,6 +175,7 @@ static void word_at_start(struct watch *w, enum word word)
             w->local = true;
         else
             mark(w);
+        r->local = word == LOCAL;
         if (word == SEED)
             note(w, NOTE_SEED, strlen(NOTE_SEED));
     } else if (word == LOAD) {
@@ -254,6 +271,8 @@ static void end_word(struct watch *w)
     if (r->start || r->setting)
         word_at_start(w, word);
     word_anywhere(w, word);
+    if ((r->local || r->calling || r->inside == VALUES) && is_for_parser((const char *)text, n))
+        w->rereads = true;
     if (dot && is_of_interest(r, text, n))
         note(w, text, n);
     r->previous = (uint8_t)word;
@@ -341,7 +360,7 @@ static void plain_byte(struct watch *w, uint8_t byte, uint8_t last, bool escapes
         call_byte(w, byte);
     if (byte == ';') {
         r->start = true;
-        r->setting = false;
+        r->setting = r->local = false;
     } else if (byte == '\'') {
         if (last != '\'') /* else the same goes on */
             r->string = escapes ? ESCAPES : STRING;
@@ -438,7 +457,7 @@ void watch_begin(struct watch *w, uint32_t length, enum what what)
     r->on = true;
     r->parse = what == A_PARSE;
     r->start = what != BOUND;
-    r->marks = r->setting = r->calling = false;
+    r->marks = r->setting = r->local = r->calling = false;
 }
 
 void watch_bytes(struct watch *w, const uint8_t *bytes, size_t n)
@@ -460,10 +479,11 @@ void watch_bytes(struct watch *w, const uint8_t *bytes, size_t n)
         end_text(w);
 }
 
-void watch_values(struct watch *w, uint32_t length)
+void watch_values(struct watch *w, uint32_t length, bool marks)
 {
     watch_begin(w, length, BOUND);
-    mark(w);
+    if (marks)
+        mark(w);
 }
 
 bool watch_would_mark(struct shared *shared, const uint8_t *text, uint32_t length)

@@ -35,6 +35,7 @@ struct reading {
     bool marks;        /* it may change the session */
     bool start;        /* no word of this statement has been seen */
     bool setting;      /* the word before was SET, at the start */
+    bool local;        /* within SET LOCAL */
     bool calling;      /* within a call of set_config() */
     uint8_t word[LONGEST_WORD];
 };
@@ -47,6 +48,7 @@ struct watch {
     bool marked;                     /* its session may have changed: ask the server */
     bool kept;                       /* it has something that only this server has */
     bool local;                      /* what it set, it set for the transaction */
+    bool rereads;                    /* it may have changed how texts are parsed, for a transaction */
     bool suspect;                    /* a statement that was read as it went by, and not remembered,
                                       * marks when it is bound */
     struct reading reading;
@@ -59,8 +61,16 @@ enum what { A_QUERY, A_PARSE, BOUND };
 /* A text of so many bytes begins: a query, or the body of a Parse or of a Bind message. */
 void watch_begin(struct watch *, uint32_t length, enum what);
 void watch_bytes(struct watch *, const uint8_t *bytes, size_t n);
-/* A Bind of so many bytes begins, to a statement which marks: its values may name settings. */
-void watch_values(struct watch *, uint32_t length);
+/* A setting is reported to have changed. */
+static inline void watch_reported(struct watch *watch)
+{
+    *(watch->local ? &watch->rereads : &watch->marked) = true;
+}
+/* A Bind of so many bytes begins, to a statement of interest: its values may name settings. */
+void watch_values(struct watch *, uint32_t length, bool marks);
+/* Whether a setting of this name changes what a text means to PostgreSQL's parser: the literals in it are
+ * read there. (Where names are looked for is not among them: PostgreSQL itself parses anew then.) */
+bool is_for_parser(const char *name, size_t n);
 /* Whether a text would mark its client. */
 bool watch_would_mark(struct shared *, const uint8_t *text, uint32_t length);
 

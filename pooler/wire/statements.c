@@ -361,17 +361,48 @@ static enum told bad(const char **why, const char *what)
 static void watch_bound(const struct request *r, const struct statement *statement, uint8_t kind)
 {
     struct watch *watch = &r->known->watch;
+    bool marks = true;
 
     if (!watch->shared || kind != BIND || !(statement ? statement->watched : watch->suspect))
         return;
     if (statement) {
         watch_begin(watch, statement->length, A_QUERY);
         watch_bytes(watch, statement->text, statement->length);
-        if (!watch->reading.marks)
-            return;
+        marks = watch->reading.marks;
     }
-    watch_values(watch, r->length - 4u); /* what is not there yet is read as it goes by */
+    watch_values(watch, r->length - 4u, marks); /* what is not there yet is read as it goes by */
     watch_bytes(watch, r->message + HEADER, r->have - HEADER);
+}
+
+/* What is prepared now means what it means with these settings. */
+static struct statement *intern_for(struct known *known, const uint8_t *text, uint32_t length)
+{
+    const struct watch *watch = &known->watch;
+
+    return intern(known->shared, text, length, watch->wanted ? watch->wanted->scope : NULL,
+                  watch->marked || watch->rereads);
+}
+
+static bool has(const struct request *r, const struct statement *statement)
+{
+    struct outlook outlook = look(r->account, concerns_statement, statement);
+
+    return outlook.entry ? outlook.entry->does & PREPARES : prepared_use(r->prepared, statement);
+}
+
+/* A statement that will have to be prepared again, with other settings than those it was first: whoever
+ * shares it must not find it so. */
+static void adapt(const struct request *r, struct statement **at)
+{
+    const struct watch *watch = &r->known->watch;
+    struct statement *statement = *at;
+
+    if (statement->alone || has(r, statement) ||
+        (!watch->marked && !watch->rereads &&
+         statement->scope == (watch->wanted ? watch->wanted->scope : NULL)))
+        return;
+    *at = intern_for(r->known, statement->text, statement->length);
+    statement_drop(statement);
 }
 
 static enum told request_unnamed(const struct request *r, uint8_t kind)
@@ -385,6 +416,8 @@ static enum told request_unnamed(const struct request *r, uint8_t kind)
         return TOLD_LATER;
     if (differ && !outlook.entry) {
         if (wanted) {
+            adapt(r, &r->known->unnamed);
+            wanted = r->known->unnamed;
             put_parse(r, "", wanted->text, wanted->length);
             enter_with(r, PARSE, SWALLOWED_ANSWER | SETS_UNNAMED, wanted, NULL);
         } else {
@@ -413,6 +446,7 @@ static enum told request_use(const struct request *r, struct text text, uint8_t 
         return TOLD_LATER;
     if (!name)
         return put_unknown(r, text, kind) ? TOLD : bad(why, too_long);
+    adapt(r, &name->statement);
     if (provide(r, name->statement) == TOLD_LATER)
         return TOLD_LATER;
     if (!put_renamed(r, text, "", name->statement->label, strlen(name->statement->label)))
@@ -468,7 +502,7 @@ static enum told request_parse_unnamed(const struct request *r)
     struct statement *statement = NULL;
 
     if (whole && well_formed(text, n))
-        statement = intern(r->known->shared, text, n);
+        statement = intern_for(r->known, text, n);
     else if (r->known->watch.shared)
         watch_large(&r->known->watch, r);
     put_as_it_is(r);
@@ -503,7 +537,7 @@ static enum told request_parse(const struct request *r, struct text text, const 
         return bad(why, too_many);
     if (r->known->bytes + n > MOST_BYTES)
         return bad(why, too_large);
-    statement = intern(r->known->shared, body, n);
+    statement = intern_for(r->known, body, n);
     name = name_new(text.bytes, text.length, statement);
     outlook = look(r->account, concerns_statement, statement);
     has = outlook.entry ? outlook.entry->does & PREPARES : prepared_use(r->prepared, statement);
