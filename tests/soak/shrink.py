@@ -88,7 +88,8 @@ class Shrink:
 
     async def _try(self, steps: list[Step]) -> bool:
         report = Report(0)
-        pair = Pair(self._rnd.randrange(10**6), [self._prologue, *steps], report)
+        number = self._rnd.randrange(10**6)
+        pair = Pair(number, [self._prologue, *steps], report, shown=None)
         with trio.move_on_after(PATIENCE) as scope:
             await pair.run(self._place)
         if len(pair.sides) == 2 and pair.sides[1].ended:

@@ -289,7 +289,13 @@ def _forget(author: Author) -> Iterator[Said]:
 
 @group("forget_extended", 0.3, differs="DEALLOCATE does not find the name")
 def _forget_extended(author: Author) -> Iterator[Said]:
-    yield [by_extended(author.pick(ENDINGS))]
+    """Also amid other requests."""
+    name, text = author.pick(NAMES), author.pick(ENDINGS)
+    if author.chance(0.5):
+        yield [by_extended(text)]
+    else:
+        said = [message("P", b"\0" + text.encode() + b"\0\0\0"), message("B", bytes(8))]
+        yield [*said, execute(""), parse(author, name), describe("S", name), SYNC]
     author.names.clear()
 
 
