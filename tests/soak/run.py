@@ -156,8 +156,8 @@ class Pair:
         if len(data) < LARGE:
             await through.send(pieces)
             await direct.send([data])
+            await direct.hear()  # first: what hangs then is the pooler
             await through.hear()
-            await direct.hear()
             return
         async with trio.open_nursery() as nursery:
             for side, parts in ((through, pieces), (direct, [data])):
