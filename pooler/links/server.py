@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import trio
@@ -27,6 +27,7 @@ MESSAGE_LIMIT = 1 << 20
 CANCEL_TIMEOUT = 10.0  # seconds
 
 QUERY_CANCELED = "57014"
+UNTRANSLATABLE = frozenset({"22P05", "22021", "0A000"})  # to the encoding of the database
 LOOKS = 3  # before a statement_timeout is thought to be the reason
 INSISTENCE = 1000  # times that a short question is put: each may be cut off, but hardly all are
 
@@ -247,7 +248,7 @@ class ServerLink:
         if messages.parse_ready_for_query(body) != b"I":
             raise PostgresError("ERROR", "25001", f"{statement} left a transaction open")
 
-    async def look(self, names: Iterable[str]) -> tuple[SessionState, bytes]:
+    async def look(self, names: Collection[str]) -> tuple[SessionState, bytes]:
         """What this server's session has (``names``: settings of clients' own making, perhaps), and
         what the server said meanwhile that is for its client, byte for byte.
 
@@ -256,6 +257,15 @@ class ServerLink:
         """
         self._aside = b""
         question = session.probe(names)
+        plain = session.probe(filter(str.isascii, names))
+        try:
+            return await self._look(question)
+        except PostgresError as error:
+            if plain == question or error.sqlstate not in UNTRANSLATABLE:
+                raise
+        return await self._look(plain)
+
+    async def _look(self, question: str) -> tuple[SessionState, bytes]:
         try:
             rows = await self._insist(question, LOOKS)
         except PostgresError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Protocol
 
 from pooler.rules.session import SessionState
@@ -31,7 +31,7 @@ class Server(Protocol):
     async def execute(self, statement: str) -> None:
         """Runs one statement, outside of any transaction at its end; else PostgresError."""
 
-    async def look(self, names: Iterable[str]) -> tuple[SessionState, bytes]:
+    async def look(self, names: Collection[str]) -> tuple[SessionState, bytes]:
         """What its session has, and what it said meanwhile for its client; else PostgresError."""
 
     async def listen(self) -> None:

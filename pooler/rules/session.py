@@ -40,13 +40,15 @@ _UNDONE: Mapping[str, str] = {
 AS_NEW = ("RESET ALL", "SET SESSION AUTHORIZATION DEFAULT", "RESET ROLE")
 
 # A client's word for a setting that PostgreSQL does not list ("Customized Options").
-_LETTER = "a-z_\x80-\U0010ffff"
+# (U+FFFD: it is in an encoding of its client's own.)
+_LETTER = "a-z_\x80-\ud7ff\ue000-\ufffc\U00010000-\U0010ffff"
 _CUSTOM_NAME = re.compile(rf"[{_LETTER}][{_LETTER}0-9$]*(\.[{_LETTER}][{_LETTER}0-9$]*)+")
 # Not of the session, but of the transaction that has just ended; or nothing that could be told.
 _PASSING = ("transaction_isolation", "transaction_read_only", "transaction_deferrable", "seed")
 # Limits of this many seconds do not cut off a query of ours.
 _AMPLE = re.compile(r"\d{4,}ms|\d+(s|min|h|d)")
 _LIMITS = frozenset({"statement_timeout", "transaction_timeout"})
+_ENCODINGS = ("client_encoding", "server_encoding")
 _IDENTITIES = ("session_authorization", "role")
 # What a server may refuse that has taken it before: it depends on the catalog, or on what was done.
 _REFUSABLE = frozenset(
@@ -65,7 +67,7 @@ Row = tuple[str, str, bytes | None]
 def probe(names: Iterable[str]) -> str:
     """The query that asks a server what its session has; ``names``: custom settings, perhaps."""
     custom = sorted({name for name in names if _CUSTOM_NAME.fullmatch(name)})
-    listed = ",".join(map(literal, ("client_encoding", *_IDENTITIES, PIN_SETTING, *custom)))
+    listed = ",".join(map(literal, (*_ENCODINGS, *_IDENTITIES, PIN_SETTING, *custom)))
     passing = ",".join(map(literal, _PASSING))
     equal = "OPERATOR(pg_catalog.=)"
     here = f"pid {equal} pg_catalog.pg_backend_pid()"
@@ -107,6 +109,8 @@ class Reading:
     """An answer to :func:`probe`, taken in row by row."""
 
     encoding: str = "UTF8"
+    # A server that knows nothing of characters takes no literal that names one by its number.
+    ascii_only: bool = False
     settings: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     pins: set[str] = field(default_factory=set)
     prepared: list[str] = field(default_factory=list)
@@ -115,6 +119,8 @@ class Reading:
         kind, name, value = row
         if kind == "named" and name == "client_encoding":
             self.encoding = (value or b"").decode("ascii", "replace")
+        elif kind == "named" and name == "server_encoding":
+            self.ascii_only = value == b"SQL_ASCII"
         elif kind in ("setting", "named"):
             # One that was reset, or taken back by a rollback, stays there and is empty: as in a
             # session of the client's own.
@@ -135,9 +141,11 @@ def judge(rows: Iterable[Row], login: str) -> SessionState:
     for name, usual in (("role", b"none"), ("session_authorization", login.encode())):
         if name in found and found[name][1] == usual:
             del found[name]
-    if PIN_SETTING in found and found[PIN_SETTING][1].decode("ascii", "replace").lower() in _ON:
-        del found[PIN_SETTING]  # it is not to be carried anywhere
+    pin = found[PIN_SETTING][1].decode("ascii", "replace").lower() if PIN_SETTING in found else ""
+    if pin in _ON:
         reading.pins.add(ASKED_FOR)
+    if pin in _ON or not pin:
+        found.pop(PIN_SETTING, None)  # it is not to be carried anywhere
     settings = _decoded(found, reading)
     return SessionState(
         settings, is_delicate(settings), frozenset(reading.pins), tuple(reading.prepared)
@@ -145,7 +153,7 @@ def judge(rows: Iterable[Row], login: str) -> SessionState:
 
 
 def _decoded(found: Mapping[str, tuple[str, bytes]], reading: Reading) -> tuple[Setting, ...]:
-    codec = ENCODINGS.get(reading.encoding, "ascii")
+    codec = "ascii" if reading.ascii_only else ENCODINGS.get(reading.encoding, "ascii")
     settings: list[Setting] = []
     for name, value in found.values():
         try:

@@ -257,6 +257,37 @@ def test_another_encoding(connect: Connect) -> None:
     assert mine.info.encoding == "iso8859-1" and other.info.encoding == "utf-8"
 
 
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "EUC_JP"])
+def test_a_database_in_another_encoding(
+    start: MakePooler, user: str, pg: EmbeddedPostgres, encoding: str
+) -> None:
+    pooler = start(max_servers=2, mode="transaction")
+    name = f"{user}_database"
+    with direct(pg) as conn:
+        conn.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'")
+    with (
+        psycopg.connect(pooler.dsn(name, user=user), autocommit=True) as mine,
+        psycopg.connect(pooler.dsn(name, user=user), autocommit=True) as other,
+    ):
+        for conn in (mine, other):
+            conn.execute("SET client_encoding = 'UTF8'")
+        for text in ("plain", "grün" if encoding != "EUC_JP" else "ソ"):
+            mine.execute(
+                f"SET my.own = '{text}'; SET my.ü = 'x'"
+                if "ü" in text
+                else f"SET my.own = '{text}'"
+            )
+            for _ in range(3):
+                assert value(other, "SELECT 1") == 1
+                own = show(mine, "my.own")
+                assert (own.decode() if isinstance(own, bytes) else own) == text
+        # What the database cannot say is an error, and no more than that.
+        if encoding != "SQL_ASCII":
+            with pytest.raises(psycopg.Error):
+                mine.execute("SELECT set_config('my.own', 'x.😀', false)")
+            mine.execute("SELECT 1")
+
+
 def test_a_parameter_that_only_a_new_connection_takes(connect: Connect) -> None:
     plain = connect()
     special = connect(options="-c ignore_system_indexes=on")
@@ -270,7 +301,7 @@ def test_a_seed_holds_for_its_client(start: MakePooler, user: str) -> None:
         psycopg.connect(pooler.dsn(user=user), autocommit=True) as mine,
         psycopg.connect(pooler.dsn(user=user), autocommit=True) as other,
     ):
-        rounds = []
+        rounds: list[list[object]] = []
         for _ in range(2):
             mine.execute("SELECT setseed(0.25)")
             rounds.append([])

@@ -84,6 +84,7 @@ PINS = {
         "`DEALLOCATE` of the last one, `DEALLOCATE ALL`",
     ),
     "LOAD": ("`LOAD`", "the end of the client: PostgreSQL cannot unload"),
+    "setseed": ("`setseed()`, `SET seed`", "the end of the client"),
     "pin_on": ("a statement with a word that the setting `pin_on` names", "`DISCARD ALL`"),
     "asked for": (
         "`SET trio_pooler.pin = on`",
