@@ -32,8 +32,8 @@ class Client:
         self.report: ClientReport | None = None
         self.gone = trio.Event()
 
-    async def serve(self, mux: Multiplexer) -> None:
-        self.report = await mux.serve(self.near)
+    async def serve(self, mux: Multiplexer, told: bytes = b"") -> None:
+        self.report = await mux.serve(self.near, told)
         self.gone.set()
 
     async def say(self, *lines: str) -> None:
@@ -60,9 +60,9 @@ class House:
     def __init__(self, mux: Multiplexer, nursery: trio.Nursery) -> None:
         self.mux, self.nursery = mux, nursery
 
-    async def client(self) -> Client:
+    async def client(self, told: bytes = b"") -> Client:
         client = Client(*await tcp_pair())
-        self.nursery.start_soon(client.serve, self.mux)
+        self.nursery.start_soon(client.serve, self.mux, told)
         await trio.testing.wait_all_tasks_blocked()
         return client
 
