@@ -106,7 +106,7 @@ START_UPS = {
     "no such database": startup("no such database"),
     "no such user": startup(user="no such user"),
     "a bad parameter": startup(DateStyle="nonsense"),
-    "replication": startup(replication="true"),
+    "replication of what": startup(replication="what"),
 }
 
 
