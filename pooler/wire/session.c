@@ -468,12 +468,17 @@ void watch_bytes(struct watch *w, const uint8_t *bytes, size_t n)
         return;
     r->left -= n < r->left ? (uint32_t)n : r->left;
     for (size_t i = 0; i < n; i++) {
-        uint8_t letter = folded[bytes[i]];
+        if (r->inside < SKIPPED) {
+            uint8_t length = r->length, letter;
 
-        if (letter == NO_WORD || r->inside >= SKIPPED)
-            between_words(w, bytes[i]);
-        else if (r->length < LONGEST_WORD)
-            r->word[r->length++] = letter;
+            for (; i < n && (letter = folded[bytes[i]]) != NO_WORD; i++)
+                if (length < LONGEST_WORD)
+                    r->word[length++] = letter;
+            r->length = length;
+            if (i == n)
+                break;
+        }
+        between_words(w, bytes[i]);
     }
     if (!r->left)
         end_text(w);
